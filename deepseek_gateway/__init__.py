@@ -1,0 +1,34 @@
+"""Stock OpenAI clients for DeepSeek through Cloudflare AI Gateway.
+
+    from deepseek_gateway import create_client
+
+    client = create_client()  # settings from the environment and .env
+
+`create_client()` gives an `openai.OpenAI`, `create_async_client()` an `openai.AsyncOpenAI`: the real classes, ready
+for the gateway. `GatewayConfig` holds the settings, `ConfigError` says what is wrong with them. Importing this package
+reads no setting and does not import openai.
+"""
+
+from typing import TYPE_CHECKING
+
+from ._client import create_async_client, create_client
+from ._config import GatewayConfig, Route
+
+if TYPE_CHECKING:
+    from ._errors import ConfigError
+
+__all__ = ["ConfigError", "GatewayConfig", "Route", "create_async_client", "create_client"]
+
+
+def __getattr__(name: str) -> object:
+    """Load `ConfigError` when it is asked for: it is an `openai.OpenAIError`, and openai takes 400 ms to import."""
+    if name == "ConfigError":
+        from ._errors import ConfigError  # noqa: PLC0415  # see above
+
+        return ConfigError
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """Name what is public."""
+    return __all__

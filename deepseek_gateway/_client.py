@@ -1,0 +1,115 @@
+"""What do I get: the two factories."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
+
+from ._config import VARIABLE, GatewayConfig, Route
+from ._request import PLACEHOLDER
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import openai
+
+
+class OpenAIOptions(TypedDict, total=False):
+    """The options of `openai.OpenAI` that make sense here; their meaning and defaults are the SDK's."""
+
+    timeout: float | openai.Timeout | None
+    max_retries: int
+    default_headers: Mapping[str, str]
+    default_query: Mapping[str, object]
+
+
+def create_client(
+    config: GatewayConfig | None = None,
+    *,
+    route: Route | None = None,
+    http_options: Mapping[str, Any] | None = None,
+    **openai_options: Unpack[OpenAIOptions],
+) -> openai.OpenAI:
+    """Make a stock `openai.OpenAI` that talks to DeepSeek through Cloudflare AI Gateway.
+
+    Args:
+        config: The settings. Without them `GatewayConfig.from_env()` reads the environment and the nearest `.env`;
+            with them nothing else is read.
+        route: `provider`, `compat` or `rest`, in place of the one in the settings.
+        http_options: Options of the HTTP client (`proxy`, `verify`, `limits`, `mounts`, `event_hooks` ...), those of
+            `openai.DefaultHttpxClient`.
+        **openai_options: `timeout` (seconds, default 600), `max_retries` (default 2), `default_headers` and
+            `default_query`, as for `openai.OpenAI`.
+
+    Returns:
+        A client whose `type()` is exactly `openai.OpenAI`. It reads no `OPENAI_*` variable for what it sends and
+        follows no redirect; `with_options()`, `copy()` and libraries that take a client keep that.
+
+    Raises:
+        ConfigError: Settings are missing or malformed.
+        TypeError: An option is not one of those above.
+    """
+    config = _settled(config, route, openai_options)
+    from openai import OpenAI  # noqa: PLC0415  # 400 ms that a wrong setting need not cost
+
+    from ._http import GatewayHttpClient  # noqa: PLC0415  # likewise
+
+    http_client = GatewayHttpClient(config, openai_options.get("default_headers") or {}, **(http_options or {}))
+    return OpenAI(
+        api_key=config.bearer or PLACEHOLDER, base_url=config.base_url, http_client=http_client, **openai_options
+    )
+
+
+def create_async_client(
+    config: GatewayConfig | None = None,
+    *,
+    route: Route | None = None,
+    http_options: Mapping[str, Any] | None = None,
+    transport: Literal["httpx", "aiohttp"] = "httpx",
+    **openai_options: Unpack[OpenAIOptions],
+) -> openai.AsyncOpenAI:
+    """Make a stock `openai.AsyncOpenAI` that talks to DeepSeek through Cloudflare AI Gateway.
+
+    Args:
+        config: As for `create_client()`.
+        route: As for `create_client()`.
+        http_options: As for `create_client()`, those of `openai.DefaultAsyncHttpxClient`.
+        transport: `aiohttp` sends through openai's own aiohttp client (extra `aiohttp`).
+        **openai_options: As for `create_client()`.
+
+    Returns:
+        A client whose `type()` is exactly `openai.AsyncOpenAI`; it belongs to the event loop in which it is first used.
+
+    Raises:
+        ConfigError: Settings are missing or malformed.
+        RuntimeError: aiohttp was asked for and is not installed.
+        TypeError: An option is not one of those above.
+    """
+    config = _settled(config, route, openai_options)
+    from openai import AsyncOpenAI  # noqa: PLC0415  # see create_client
+
+    from ._http import GatewayAsyncHttpClient, aiohttp_client_class  # noqa: PLC0415  # likewise
+
+    client_class: Any = aiohttp_client_class() if transport == "aiohttp" else GatewayAsyncHttpClient
+    http_client = client_class(config, openai_options.get("default_headers") or {}, **(http_options or {}))
+    return AsyncOpenAI(
+        api_key=config.bearer or PLACEHOLDER, base_url=config.base_url, http_client=http_client, **openai_options
+    )
+
+
+_ELSEWHERE = {
+    "api_key": f"give it to GatewayConfig(api_key=...) or set {VARIABLE['api_key']}",
+    "base_url": "it follows from the settings; another host goes into GatewayConfig(endpoint=...)",
+    "http_client": "the factory makes it; give its options as http_options={...}",
+}
+
+
+def _settled(config: GatewayConfig | None, route: Route | None, openai_options: OpenAIOptions) -> GatewayConfig:
+    """Refuse options that would undo what the factories are for, and find the settings."""
+    for name in openai_options:
+        if name not in OpenAIOptions.__annotations__:
+            remedy = _ELSEWHERE.get(name, f"the options are {', '.join(OpenAIOptions.__annotations__)}")
+            raise TypeError(f"a client for the gateway takes no {name}: {remedy}")
+    if config is None:
+        return GatewayConfig.from_env(route=route)
+    return config if route is None else replace(config, route=route)

@@ -1,0 +1,389 @@
+"""Where do the values come from: the table of variables, the rules that a value must meet, and `GatewayConfig`."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, NamedTuple, Self, TypeAlias, get_args
+from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from types import EllipsisType
+
+Route: TypeAlias = Literal["provider", "compat", "rest"]
+"""How a request travels: `provider` is Cloudflare's passthrough to DeepSeek, `compat` its OpenAI-compatible
+endpoint (needed for dynamic routes), `rest` the REST API of `api.cloudflare.com`."""
+
+ROUTES: tuple[str, ...] = get_args(Route)
+
+# Where each route lies below the endpoint (Cloudflare docs: usage/providers/deepseek, usage/chat-completion,
+# usage/rest-api).
+_PATH = {"provider": "/deepseek", "compat": "/compat", "rest": "/v1"}
+_GATEWAY_HOST = "https://gateway.ai.cloudflare.com/v1"
+_REST_HOST = "https://api.cloudflare.com/client/v4/accounts"
+
+
+class Setting(NamedTuple):
+    """One setting: its field in `GatewayConfig`, the variables it is read from, and what to tell a person."""
+
+    field: str
+    variables: tuple[str, ...]
+    default: str | None
+    meaning: str
+    source: str
+    secret: bool = False
+
+
+SETTINGS = (
+    Setting(
+        "account_id",
+        ("CLOUDFLARE_ACCOUNT_ID",),
+        None,
+        "Cloudflare account id; not needed when the endpoint is set",
+        "Cloudflare dashboard, Account home, menu beside the account's name, Copy account ID",
+    ),
+    Setting(
+        "gateway_id",
+        ("CLOUDFLARE_AI_GATEWAY_ID",),
+        "default",
+        "name of the gateway",
+        "Cloudflare dashboard, AI, AI Gateway",
+    ),
+    Setting(
+        "api_key",
+        ("DEEPSEEK_API_KEY", "DEEPSEEK_TOKEN"),
+        None,
+        "your DeepSeek key; leave it out when the key is stored at Cloudflare",
+        "platform.deepseek.com, API keys",
+        secret=True,
+    ),
+    Setting(
+        "gateway_token",
+        ("CF_AIG_TOKEN",),
+        None,
+        "Cloudflare API token: AI Gateway Run for the provider and compat routes, Workers AI Read for rest",
+        "Cloudflare dashboard, My Profile, API Tokens",
+        secret=True,
+    ),
+    Setting(
+        "route",
+        ("DEEPSEEK_GATEWAY_ROUTE",),
+        "provider",
+        "provider, compat or rest",
+        "your choice",
+    ),
+    Setting(
+        "endpoint",
+        ("DEEPSEEK_GATEWAY_ENDPOINT",),
+        None,
+        "custom domain or local emulator, in place of Cloudflare's own host",
+        "Cloudflare dashboard, AI, AI Gateway, Settings, Custom domains",
+    ),
+)
+"""The only place where the variables are spelled; error texts and README's table are made from it."""
+
+VARIABLE = {setting.field: setting.variables[0] for setting in SETTINGS}
+"""The variable to name for a field."""
+
+_VARIABLES = {setting.field: " or ".join(setting.variables) for setting in SETTINGS}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GatewayConfig:
+    """How to reach DeepSeek through one Cloudflare AI Gateway.
+
+    An immutable, hashable, picklable value; its `repr` holds no secret (its pickle does). White space around a
+    value is dropped and a blank value counts as absent.
+
+    Args:
+        account_id: Cloudflare account id. Needed unless `endpoint` is given.
+        gateway_id: Name of the gateway. Cloudflare makes the one called `default` by itself, with authentication on.
+        api_key: DeepSeek key. Leave it out when the key is stored at Cloudflare: then no `Authorization` header is
+            sent at all, because any would keep Cloudflare from adding the stored one.
+        gateway_token: Cloudflare API token. Needed where the gateway asks for authentication, for stored keys and
+            on the rest route.
+        route: `provider`, `compat` or `rest`.
+        endpoint: What comes before `/deepseek`, `/compat` or `/v1`, for a custom domain or a local emulator. Plain
+            `http` is accepted for loopback hosts only.
+
+    Raises:
+        ConfigError: Something is missing or malformed. The message names every problem and its remedy.
+    """
+
+    account_id: str | None = None
+    gateway_id: str = "default"
+    api_key: str | None = field(default=None, repr=False)
+    gateway_token: str | None = field(default=None, repr=False)
+    route: Route = "provider"
+    endpoint: str | None = None
+
+    def __post_init__(self) -> None:
+        """Normalise the values and refuse what cannot work."""
+        values = _normalised({setting.field: getattr(self, setting.field) for setting in SETTINGS})
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+        _raise_for(values, _VARIABLES)
+
+    @classmethod
+    def from_env(
+        cls,
+        environ: Mapping[str, str] | None = None,
+        *,
+        env_file: str | os.PathLike[str] | EllipsisType | None = ...,
+        **overrides: str | None,
+    ) -> Self:
+        """Read the settings from the environment and a `.env` file; neither is changed.
+
+        An override beats a variable of the environment, which beats the file, which beats the default.
+
+        Args:
+            environ: The variables to read instead of `os.environ`; then no file is looked for.
+            env_file: The `.env` file to read; None reads none. Without this argument it is the nearest `.env` from
+                the working directory upwards, if there is one.
+            **overrides: Fields of `GatewayConfig`; None leaves a field to the variables.
+
+        Returns:
+            The configuration.
+
+        Raises:
+            ConfigError: Something is missing or malformed, or the file cannot be read.
+            TypeError: An override is not a field of `GatewayConfig`.
+        """
+        if unknown := set(overrides) - set(_VARIABLES):
+            raise TypeError(
+                f"GatewayConfig has no field {', '.join(sorted(unknown))}; its fields are {', '.join(_VARIABLES)}"
+            )
+        problems: list[str] = []
+        sources = [os.environ if environ is None else environ]
+        path = _nearest_env_file() if env_file is ... and environ is None else env_file
+        if path is not None and path is not ...:
+            try:
+                sources.append(_read_env_file(path))
+            except (OSError, UnicodeDecodeError) as error:
+                problems.append(_unreadable(path, error))
+        values: dict[str, object] = {}
+        names = dict(_VARIABLES)
+        for setting in SETTINGS:
+            override = _stripped(overrides.get(setting.field))
+            if override is not None:
+                values[setting.field] = override
+                continue
+            for variable, value in _found(setting, sources):
+                values[setting.field], names[setting.field] = value, variable
+                break
+        values = _normalised(values)
+        _raise_for(values, names, problems)
+        return cls(**values)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+    @property
+    def base_url(self) -> str:
+        """The base URL of the route, without a trailing slash: what an OpenAI client calls its `base_url`."""
+        endpoint = self.endpoint
+        if endpoint is None and self.route == "rest":
+            endpoint = f"{_REST_HOST}/{self.account_id}/ai"
+        elif endpoint is None:
+            endpoint = f"{_GATEWAY_HOST}/{self.account_id}/{self.gateway_id}"
+        return endpoint + _PATH[self.route]
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The headers of Cloudflare's own, for libraries that take values instead of a client.
+
+        On the provider and compat routes that is `cf-aig-authorization` with the gateway token, if there is one; on
+        the rest route `cf-aig-gateway-id`. Never `Authorization`: that is made from `bearer`.
+        """
+        if self.route == "rest":
+            return {"cf-aig-gateway-id": self.gateway_id}
+        return {"cf-aig-authorization": f"Bearer {self.gateway_token}"} if self.gateway_token else {}
+
+    @property
+    def bearer(self) -> str | None:
+        """What such a library calls its `api_key` on this route; None when the key is stored at Cloudflare.
+
+        The DeepSeek key on the provider and compat routes, the gateway token on the rest route. Where it is None, no
+        `Authorization` header may be sent, not even a placeholder.
+        """
+        return self.gateway_token if self.route == "rest" else self.api_key
+
+
+def _stripped(value: object) -> object:
+    """Drop outer white space; what is blank then is absent."""
+    return (value.strip() or None) if isinstance(value, str) else value
+
+
+def _normalised(values: Mapping[str, object]) -> dict[str, object]:
+    """Bring every value to the form in which it is checked and used."""
+    stripped = {setting.field: _stripped(values.get(setting.field)) or setting.default for setting in SETTINGS}
+    endpoint = stripped["endpoint"]
+    return stripped | {"endpoint": endpoint.rstrip("/") if isinstance(endpoint, str) else endpoint}
+
+
+def _found(setting: Setting, sources: list[Mapping[str, str]]) -> Iterator[tuple[str, object]]:
+    """Give the variables of a setting that hold a value, best first: a source beats a name."""
+    for source in sources:
+        for variable in setting.variables:
+            value = _stripped(source.get(variable))
+            if value is not None:
+                yield variable, value
+
+
+def _nearest_env_file() -> str | None:
+    """Find `.env` from the working directory upwards; `usecwd`, or it would be looked for beside this very file."""
+    from dotenv import find_dotenv  # noqa: PLC0415  # 20 ms that only those pay who read a file
+
+    try:
+        return find_dotenv(usecwd=True) or None
+    except OSError:  # the working directory is gone
+        return None
+
+
+def _read_env_file(path: str | os.PathLike[str]) -> dict[str, str]:
+    """Read a `.env` file, also one that begins with a byte order mark."""
+    from dotenv import dotenv_values  # noqa: PLC0415  # see above
+
+    with open(path, encoding="utf-8-sig") as stream:  # noqa: PTH123  # also a path-like or a pipe
+        return {name: value for name, value in dotenv_values(stream=stream).items() if value is not None}
+
+
+def _unreadable(path: str | os.PathLike[str], error: OSError | UnicodeDecodeError) -> str:
+    """Say why a `.env` file could not be read and what to do."""
+    name = os.fspath(path)
+    if isinstance(error, UnicodeDecodeError):
+        return f"the file {name} is not UTF-8 text; save it as UTF-8, or pass env_file=None to read no file"
+    if isinstance(error, FileNotFoundError):
+        return f"the file {name} does not exist; correct env_file, or pass env_file=None to read no file"
+    return f"the file {name} cannot be read ({error.strerror}); correct env_file, or pass env_file=None"
+
+
+def _raise_for(values: Mapping[str, object], names: Mapping[str, str], problems: list[str] | None = None) -> None:
+    """Raise one `ConfigError` that lists every problem, if there is any."""
+    malformed = [*(problems or ()), *_malformed(values, names)]
+    missing, absent = _missing(values)
+    if not (malformed or absent):
+        return
+    from ._errors import ConfigError  # noqa: PLC0415  # importing openai is put off until it must be
+
+    lines = "".join(f"\n  - {line}" for line in [*absent, *malformed])
+    where = "\nSet them in the environment or in a .env file, or pass them to GatewayConfig()." if absent else ""
+    raise ConfigError(f"deepseek_gateway cannot be configured:{lines}{where}", missing=missing)
+
+
+def _missing(values: Mapping[str, object]) -> tuple[tuple[str, ...], list[str]]:
+    """Name the variables that are absent though the route needs them, and say it in sentences."""
+    told = {setting.field: f"{setting.meaning} ({setting.source})" for setting in SETTINGS}
+    fields: list[str] = []
+    lines: list[str] = []
+    if values["account_id"] is None and values["endpoint"] is None:
+        fields.append("account_id")
+        lines.append(f"{VARIABLE['account_id']} is not set or blank: {told['account_id']}")
+    if values["gateway_token"] is None and values["route"] == "rest":
+        fields.append("gateway_token")
+        lines.append(
+            f"{VARIABLE['gateway_token']} is not set or blank, and the rest route needs it: {told['gateway_token']}"
+        )
+    elif values["gateway_token"] is None and values["api_key"] is None:
+        fields += ["api_key", "gateway_token"]
+        lines.append(
+            f"neither {_VARIABLES['api_key']} nor {VARIABLE['gateway_token']} is set, or they are blank; give one:"
+            f"\n      {VARIABLE['api_key']}: {told['api_key']}"
+            f"\n      {VARIABLE['gateway_token']}: {told['gateway_token']}"
+        )
+    return tuple(VARIABLE[name] for name in fields), lines
+
+
+def _malformed(values: Mapping[str, object], names: Mapping[str, str]) -> Iterator[str]:
+    """Say of each value that cannot work which rule it breaks, and what to do; keys and tokens are never shown."""
+    for name, value in values.items():
+        if value is None:
+            continue
+        if not isinstance(value, str):
+            yield f"{names[name]} must be text, not {type(value).__name__}"
+        elif rule := _RULES[name](value):
+            yield f"{names[name]} {rule}"
+
+
+def _key_rule(key: str) -> str | None:
+    """What is wrong with a key or token: it travels in an HTTP header and must fit there."""
+    if re.match(r"bearer(\s|$)", key, re.IGNORECASE):
+        return "begins with 'Bearer'; give the key alone, the prefix is added for you"
+    if re.search(r"[\s\x00-\x1f\x7f]", key):
+        return "holds white space, a line break or a control character; copy the key again, in one piece"
+    if not key.isascii():
+        return "holds a character outside ASCII, which no key has; copy the key again"
+    return None
+
+
+_PLACEHOLDER = re.compile(r"[{}<>$]|^(your[-_])?((cf|cloudflare)[-_])?(account|gateway)[-_](id|name)$", re.IGNORECASE)
+
+
+def _id_rule(value: str) -> str | None:
+    """What is wrong with an account or gateway id: it becomes one segment of the URL's path."""
+    if "://" in value:
+        return f"is a URL; give the id alone (a whole URL goes into {VARIABLE['endpoint']})"
+    if _PLACEHOLDER.search(value):
+        return "is a placeholder out of some documentation; put your own id in its place"
+    if bad := re.search(r"[^A-Za-z0-9._~!&'()*+,:=@-]", value):
+        return f"holds {bad.group()!r}, which an id cannot; give the id alone, as the dashboard shows it"
+    return "is no id; give it as the dashboard shows it" if value in {".", ".."} else None
+
+
+def _route_rule(value: str) -> str | None:
+    """What is wrong with a route."""
+    return None if value in ROUTES else f"is {value!r}, which is no route; it must be one of {', '.join(ROUTES)}"
+
+
+# What people append to a base URL out of habit, and the SDK or this library appends by itself.
+_APPENDED = re.compile(
+    r"(/(deepseek|compat|v1|beta|run|chat|completions|responses|embeddings|models|messages|user/balance))+$"
+)
+# A gateway may itself be called "deepseek": account and gateway are the two segments after /v1.
+_ACCOUNT_AND_GATEWAY = re.compile(r"/v1/(?!chat/completions\b)[^/]+/[^/]+")
+
+
+def _endpoint_rule(endpoint: str) -> str | None:  # noqa: PLR0911  # a list of rules, one sentence each
+    """What is wrong with an endpoint; where a right value can be told, it is."""
+    if re.search(r"[\s\x00-\x1f\x7f\\]", endpoint):
+        return "holds white space, a control character or a backslash; give it as one plain URL"
+    try:
+        url = urlsplit(endpoint)
+        _ = url.port
+    except ValueError:
+        return "is not a valid URL; give it like https://ai.example.com"
+    if "@" in url.netloc:
+        return f"holds a user name or password; secrets go into {VARIABLE['api_key']} and {VARIABLE['gateway_token']}"
+    if url.query or url.fragment or endpoint.endswith(("?", "#")):
+        return "has a query or fragment; leave out everything from the first '?' or '#'"
+    if url.scheme not in {"http", "https"} or not url.hostname:
+        return "is not an http(s) URL; give it like https://ai.example.com"
+    if re.search(r"[{}<>$]", endpoint):
+        return "holds a placeholder out of some documentation; put your own value in its place"
+    if url.scheme == "http" and not _is_loopback(url.hostname):
+        return f"would send your keys unencrypted to {url.hostname}; use https (plain http is for loopback hosts only)"
+    kept = _ACCOUNT_AND_GATEWAY.match(url.path)
+    head = kept.end() if kept else 0
+    path = url.path[:head] + _APPENDED.sub("", url.path[head:])
+    if path != url.path:
+        return f"must end before what the library appends; use {url.scheme}://{url.netloc}{path}"
+    return None
+
+
+def _is_loopback(host: str) -> bool:
+    """Whether a host is this machine, so that plain http to it leaves no wire to listen on."""
+    from ipaddress import ip_address  # noqa: PLC0415  # rarely needed
+
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+
+
+_RULES = {
+    "account_id": _id_rule,
+    "gateway_id": _id_rule,
+    "api_key": _key_rule,
+    "gateway_token": _key_rule,
+    "route": _route_rule,
+    "endpoint": _endpoint_rule,
+}

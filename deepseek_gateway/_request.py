@@ -1,0 +1,297 @@
+"""What leaves for the gateway: pure functions from the request that the SDK built to the one that is sent.
+
+The rules are those of Cloudflare's and DeepSeek's documentation, cited where they are used. `httpx` here is the library
+that openai itself uses (httpx up to openai 2, httpx2 from openai 3 on); the classes are taken from the objects at hand.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote_to_bytes
+
+from ._config import VARIABLE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    import httpx2 as httpx
+
+    from ._config import GatewayConfig, Route
+
+PLACEHOLDER = "key-stored-at-cloudflare"
+"""What the SDK, which insists on an `api_key`, is given when there is none; it never reaches a wire."""
+
+REDACTED = "[redacted]"
+
+_AUTHORIZATION = b"authorization"
+_GATEWAY_TOKEN = b"cf-aig-authorization"
+_GATEWAY_ID = b"cf-aig-gateway-id"
+_CREDENTIALS = frozenset({_AUTHORIZATION, _GATEWAY_TOKEN})
+# The SDK fills these from OPENAI_ORG_ID and OPENAI_PROJECT_ID; neither Cloudflare nor DeepSeek knows them.
+_OPENAI_IDENTITY = frozenset({b"openai-organization", b"openai-project"})
+# What the SDK would have sent, had OPENAI_CUSTOM_HEADERS not replaced it.
+_SDK_OWN = {b"accept": b"application/json", b"content-type": b"application/json", b"user-agent": b"OpenAI/Python"}
+
+Headers = list[tuple[bytes, bytes]]
+
+
+class WrongRouteError(Exception):
+    """The model cannot be reached on this route; the message says which route to use."""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Destination:
+    """A configuration in the form in which requests are compared with it; made once for each HTTP client."""
+
+    route: Route
+    origin: tuple[str, str, int | None]
+    path: bytes
+    authorization: bytes | None
+    added: tuple[tuple[bytes, bytes], ...]
+    secrets: tuple[bytes, ...]
+
+    @classmethod
+    def of(cls, config: GatewayConfig, base_url: httpx.URL) -> Destination:
+        """Precompute what `to_gateway` compares with; `base_url` is the configuration's, parsed."""
+        return cls(
+            route=config.route,
+            origin=_origin(base_url),
+            path=base_url.raw_path,
+            authorization=f"Bearer {config.bearer}".encode() if config.bearer else None,
+            added=tuple((name.encode(), value.encode()) for name, value in config.headers.items()),
+            secrets=tuple(secret.encode() for secret in (PLACEHOLDER, config.api_key, config.gateway_token) if secret),
+        )
+
+    def covers(self, url: httpx.URL) -> bool:
+        """Whether a URL lies under the base URL, by origin and by whole path segments."""
+        if _origin(url) != self.origin:
+            return False
+        path = url.raw_path.partition(b"?")[0]
+        if not path.startswith(self.path) or path[len(self.path) : len(self.path) + 1] not in {b"", b"/"}:
+            return False
+        return not (b".." in path or b"%" in path) or not _climbs(path)
+
+
+def to_gateway(
+    request: httpx.Request, destination: Destination, ambient: frozenset[tuple[bytes, bytes]]
+) -> httpx.Request:
+    """Turn the SDK's request into the one that is sent; the SDK's own is left as it is.
+
+    Under the base URL it gets Cloudflare's headers and the model name of the route, and loses the placeholder. To any
+    other URL it carries what the caller gave for it, and neither the placeholder nor a credential of the configuration.
+    Whatever the environment alone put there (`ambient`) is dropped in both cases.
+
+    Args:
+        request: The request as the SDK built it.
+        destination: Where the client's own requests go, and with what.
+        ambient: The headers that come from `OPENAI_*` variables, as pairs of lower-case name and value.
+
+    Returns:
+        A new request of the same class.
+
+    Raises:
+        WrongRouteError: The model is not DeepSeek's and the route leads to DeepSeek only.
+    """
+    headers = _without_ambient(request.headers.raw, destination, ambient)
+    body = _loaded_body(request)
+    if destination.covers(request.url):
+        headers = _addressed(headers, destination)
+        if body and _value(headers, b"content-type").startswith(b"application/json"):
+            rewritten = _with_model_of(body, destination.route)
+            if rewritten is not body:
+                body = rewritten
+                headers = [(n, v) for n, v in headers if n.lower() != b"content-length"]
+    else:
+        headers = [(n, v) for n, v in headers if not any(secret in v for secret in destination.secrets)]
+    source: dict[str, Any] = {"stream": request.stream} if body is None else {"content": body}
+    return type(request)(request.method, request.url, headers=headers, extensions=request.extensions, **source)
+
+
+def redact(request: httpx.Request) -> None:
+    """Blank out the credentials of a request that will stay on responses and exceptions, where they get pickled."""
+    for name in ("authorization", "cf-aig-authorization"):
+        if name in request.headers:
+            request.headers[name] = REDACTED
+
+
+def ambient_headers(environ: Mapping[str, str], explicit: Iterable[str]) -> frozenset[tuple[bytes, bytes]]:
+    """List the headers that the SDK takes from the environment, whatever the base URL.
+
+    Args:
+        environ: The environment, as the SDK sees it.
+        explicit: The names of the default headers that the caller gave himself; of two equal ones his stays.
+
+    Returns:
+        Pairs of lower-case name and value.
+    """
+    found: list[tuple[str, str]] = []
+    if admin_key := environ.get("OPENAI_ADMIN_KEY"):
+        found.append(("authorization", f"Bearer {admin_key}"))
+    found += [
+        (header, environ[variable])
+        for header, variable in (("openai-organization", "OPENAI_ORG_ID"), ("openai-project", "OPENAI_PROJECT_ID"))
+        if variable in environ
+    ]
+    for line in environ.get("OPENAI_CUSTOM_HEADERS", "").split("\n"):
+        name, colon, value = line.partition(":")
+        if colon:
+            found.append((name.strip(), value.strip()))
+    own = {name.lower() for name in explicit}
+    return frozenset((n.lower().encode(), v.encode()) for n, v in found if n.lower() not in own)
+
+
+def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
+    return url.scheme, url.host, url.port
+
+
+def _climbs(path: bytes) -> bool:
+    """Whether a path leaves its own beginning by `..`, however that is written, once somebody resolves it."""
+    segments = re.split(rb"[/\\]", unquote_to_bytes(path))
+    return b".." in segments
+
+
+def _value(headers: Headers, name: bytes) -> bytes:
+    return next((v for n, v in headers if n.lower() == name), b"")
+
+
+def _loaded_body(request: httpx.Request) -> bytes | None:
+    """Give the body if it is in memory; an upload that streams is passed on unread."""
+    try:
+        return request.content
+    except RuntimeError:  # RequestNotRead, in httpx and httpx2 alike
+        return None
+
+
+def _without_ambient(headers: Headers, destination: Destination, ambient: frozenset[tuple[bytes, bytes]]) -> Headers:
+    """Undo what `OPENAI_*` variables did to the headers; what they replaced comes back."""
+    if not ambient:
+        return headers
+    kept: Headers = []
+    for name, value in headers:
+        key = name.lower()
+        if (key, value) not in ambient:
+            kept.append((name, value))
+        elif key == _AUTHORIZATION and destination.authorization:
+            kept.append((name, destination.authorization))
+        elif key in _SDK_OWN:
+            kept.append((name, _SDK_OWN[key]))
+    return kept
+
+
+def _addressed(headers: Headers, destination: Destination) -> Headers:
+    """Give the request the credentials of its route; one that the caller gave wins.
+
+    The Cloudflare token travels in `cf-aig-authorization` alone and the DeepSeek key in `Authorization` alone: a token
+    in both is forwarded to DeepSeek, and any `Authorization`, even an empty one, keeps Cloudflare from adding a stored
+    key (Cloudflare docs: configuration/authentication, configuration/bring-your-own-keys). The rest route wants the
+    token in `Authorization` and the gateway's name in a header (usage/rest-api).
+    """
+    placeholder = f"Bearer {PLACEHOLDER}".encode()
+    kept: Headers = []
+    authorization: tuple[bytes, bytes] | None = None
+    given: set[bytes] = set()
+    for name, value in headers:
+        key = name.lower()
+        if key == _AUTHORIZATION:
+            # Old SDKs send two when the caller writes it in another case; his is the later one.
+            authorization = None if value == placeholder else (name, value)
+        elif key not in _OPENAI_IDENTITY:
+            kept.append((name, value))
+            if key in (_GATEWAY_TOKEN, _GATEWAY_ID):
+                given.add(key)
+    if authorization:
+        kept.append(authorization)
+    kept += [(name, value) for name, value in destination.added if name not in given]
+    return kept
+
+
+# The model as the first member, which is how the SDK writes it from 3.x on: found without reading the rest.
+_LEADING_MODEL = re.compile(rb'\s*\{\s*"model"\s*:\s*("(?:[^"\\]|\\.)*")')
+_SLASHED_MODEL = re.compile(rb'"model"\s*:\s*"[^"/\\]*[/\\]')
+_WHITE_SPACE = re.compile(r"[ \t\n\r]*")
+
+
+def _with_model_of(body: bytes, route: Route) -> bytes:
+    """Give a JSON body the model name that its route wants; the same object when nothing is to be changed."""
+    if route == "provider" and not _SLASHED_MODEL.search(body):
+        return body  # nothing to take off: no need to look for the top-level one
+    span = _model_span(body)
+    if span is None:
+        return body
+    start, end = span
+    model = json.loads(body[start:end])
+    wanted = model_on(route, model)
+    if wanted == model:
+        return body
+    return body[:start] + json.dumps(wanted, ensure_ascii=False).encode() + body[end:]
+
+
+def model_on(route: Route, model: str) -> str:
+    """Give the name by which a route knows a model.
+
+    DeepSeek refuses a prefixed name, and the provider route passes names on as they are; compat and rest tell the
+    providers apart by the prefix (Cloudflare docs: usage/providers/deepseek, usage/chat-completion). Names themselves
+    are not checked: new ones appear every quarter.
+
+    Args:
+        route: The route that the request takes.
+        model: The name as the caller wrote it, with or without `deepseek/`.
+
+    Returns:
+        The bare name on the provider route; elsewhere the name with a prefix, as it is if it has one.
+
+    Raises:
+        WrongRouteError: A dynamic route or another provider's model was asked for on the provider route.
+    """
+    if route != "provider":
+        return model if "/" in model or not model else f"deepseek/{model}"
+    bare = model.removeprefix("deepseek/")
+    if "/" not in bare:
+        return bare
+    kind, routes = ("dynamic route", "compat") if bare.startswith("dynamic/") else ("model", "compat or rest")
+    raise WrongRouteError(
+        f"The {kind} {model!r} cannot be reached on the provider route, which leads to DeepSeek only. Use the {routes} "
+        f"route: create_client(route='compat') or {VARIABLE['route']}=compat."
+    )
+
+
+def _model_span(body: bytes) -> tuple[int, int] | None:
+    """Find the value of the top-level member `model`, if it is a string; members of inner objects do not count."""
+    if leading := _LEADING_MODEL.match(body):
+        return leading.span(1)
+    try:
+        text = body.decode()
+        found = _member_span(text, "model")
+    except ValueError:  # not JSON, or not UTF-8: the other end will say so
+        return None
+    if found is None or text[found[0]] != '"':
+        return None
+    return len(text[: found[0]].encode()), len(text[: found[1]].encode())
+
+
+def _member_span(text: str, wanted: str) -> tuple[int, int] | None:
+    """Walk over the members of a JSON object and give the place of one's value; of equal names the last counts."""
+    decoder = json.JSONDecoder()
+    found = None
+
+    def skip(position: int) -> int:
+        match = _WHITE_SPACE.match(text, position)
+        return match.end() if match else position
+
+    position = skip(0)
+    if text[position : position + 1] != "{":
+        return None
+    while text[position : position + 1] in {"{", ","}:
+        position = skip(position + 1)
+        if text[position : position + 1] == "}":
+            break
+        name, position = decoder.raw_decode(text, position)
+        start = skip(skip(position) + 1)  # past the colon
+        _, position = decoder.raw_decode(text, start)
+        if name == wanted:
+            found = start, position
+        position = skip(position)
+    return found

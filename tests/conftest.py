@@ -1,0 +1,95 @@
+"""What every test stands on: a clean environment, a loopback server, and one way to call both flavours."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.metadata
+import os
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from loopback import Loopback, serve
+
+from deepseek_gateway import GatewayConfig, create_async_client, create_client
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+OURS = ("CLOUDFLARE_", "CF_AIG_", "DEEPSEEK_", "OPENAI_")
+PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR")
+
+KEY = "deepseek-test-key"
+TOKEN = "cloudflare-test-token"
+
+
+def pytest_report_header() -> str:
+    return f"openai {importlib.metadata.version('openai')}"
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Keep the settings and the `.env` of the person who runs the tests out of them."""
+    for name in os.environ:
+        if name.startswith(OURS) or name.upper() in PROXIES:
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def gateway() -> Iterator[Loopback]:
+    with serve() as loopback:
+        yield loopback
+
+
+@pytest.fixture
+def config_at() -> Callable[..., GatewayConfig]:
+    """Make a configuration that reaches a loopback server as if it were the gateway of account `acct`."""
+
+    def make(server: Loopback, **settings: Any) -> GatewayConfig:
+        rest = settings.get("route") == "rest"
+        endpoint = f"{server.url}/client/v4/accounts/acct/ai" if rest else f"{server.url}/v1/acct/my-gateway"
+        defaults = {"gateway_id": "my-gateway", "api_key": KEY, "gateway_token": TOKEN, "endpoint": endpoint}
+        return GatewayConfig(**(defaults | settings))
+
+    return make
+
+
+def _call(flavour: str, config: GatewayConfig, use: Callable[[Any], Any], **options: Any) -> Any:
+    """Make a client, use it once and close it; what `use` returns is awaited and a stream read to its end."""
+    if flavour == "sync":
+        with create_client(config, **options) as client:
+            result = use(client)
+            return list(result) if hasattr(result, "__next__") else result
+
+    async def main() -> Any:
+        async with create_async_client(config, transport=flavour, **options) as client:  # type: ignore[arg-type]
+            result = use(client)
+            if hasattr(result, "__await__"):
+                result = await result
+            return [item async for item in result] if hasattr(result, "__anext__") else result
+
+    return asyncio.run(main())
+
+
+def _flavours() -> list[Any]:
+    import openai  # noqa: PLC0415
+
+    missing = not hasattr(openai, "DefaultAioHttpClient")
+    skip = pytest.mark.skipif(missing, reason=f"openai {openai.__version__} has no aiohttp client")
+    return ["sync", "httpx", pytest.param("aiohttp", marks=skip)]
+
+
+@pytest.fixture(params=_flavours())
+def flavour(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+def call(flavour: str) -> Callable[..., Any]:
+    """Call `use(client)` on a fresh client of the flavour under test: `call(config, lambda client: ...)`."""
+
+    def run(config: GatewayConfig, use: Callable[[Any], Any], **options: Any) -> Any:
+        return _call(flavour, config, use, **options)
+
+    return run

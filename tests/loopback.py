@@ -1,0 +1,149 @@
+"""A server on a real loopback socket that keeps what it receives and answers what a test tells it to."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+COMPLETION: dict[str, Any] = {
+    "id": "930c60df-bf64-41c9-a88e-3ec75f81e00e",
+    "object": "chat.completion",
+    "created": 1790000000,
+    "model": "deepseek-flash",
+    "choices": [{"index": 0, "message": {"role": "assistant", "content": "Hello."}, "finish_reason": "stop"}],
+    "usage": {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5},
+}
+_CHUNK = {**COMPLETION, "object": "chat.completion.chunk"}
+EVENTS = [
+    {**_CHUNK, "choices": [{"index": 0, "delta": {"content": text}, "finish_reason": None}]} for text in ("Hel", "lo.")
+]
+
+
+@dataclass(frozen=True)
+class Received:
+    """One request as it arrived; header names in lower case, in the order and number in which they came."""
+
+    method: str
+    path: str
+    headers: list[tuple[str, str]]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    def header(self, name: str) -> str | None:
+        values = [value for key, value in self.headers if key == name]
+        assert len(values) <= 1, f"{name} came {len(values)} times"
+        return values[0] if values else None
+
+
+@dataclass
+class Answer:
+    """What to answer; a body that is not bytes is sent as JSON, a list as an event stream."""
+
+    body: Any = None
+    status: int = 200
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+def completion(request: Received) -> Answer:
+    """Answer a chat request as DeepSeek does, streamed if it asks for that."""
+    return Answer(EVENTS if request.body and request.json.get("stream") else COMPLETION)
+
+
+class Loopback:
+    """The running server: where it is, and what it has received so far."""
+
+    def __init__(self, answer: Callable[[Received], Answer]) -> None:
+        self.answer = answer
+        self.received: list[Received] = []
+        self.connections = 0
+        self.open_connections = 0
+        self.url = ""
+
+    @property
+    def last(self) -> Received:
+        return self.received[-1]
+
+    def until(self, condition: Callable[[], bool], seconds: float = 2) -> bool:
+        """Wait for something that happens on the server's threads."""
+        deadline = time.monotonic() + seconds
+        while not condition() and time.monotonic() < deadline:
+            time.sleep(0.005)
+        return condition()
+
+
+@contextmanager
+def serve(answer: Callable[[Received], Answer] = completion) -> Iterator[Loopback]:  # noqa: C901  # http.server's way
+    """Serve on a free port of 127.0.0.1 until the block ends."""
+    loopback = Loopback(answer)
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        timeout = 30
+
+        def setup(self) -> None:
+            loopback.connections += 1
+            loopback.open_connections += 1
+            super().setup()
+
+        def finish(self) -> None:
+            super().finish()
+            loopback.open_connections -= 1
+
+        def handle_any(self) -> None:
+            body = self._body()
+            headers = [(name.lower(), value) for name, value in self.headers.items()]
+            loopback.received.append(received := Received(self.command, self.path, headers, body))
+            answer = loopback.answer(received)
+            kind = "application/json"
+            if isinstance(answer.body, list):
+                kind = "text/event-stream"
+                payload = b"".join(b"data: " + json.dumps(event).encode() + b"\n\n" for event in answer.body)
+                payload += b"data: [DONE]\n\n"
+            elif isinstance(answer.body, bytes):
+                payload = answer.body
+            else:
+                payload = json.dumps(answer.body).encode()
+            self.send_response(answer.status)
+            for name, value in ({"content-type": kind} | answer.headers).items():
+                self.send_header(name, value)
+            self.send_header("content-length", str(len(payload)))
+            self.end_headers()
+            self.wfile.write(payload)
+
+        do_GET = do_POST = do_DELETE = handle_any  # noqa: N815  # names that http.server looks for
+
+        def _body(self) -> bytes:
+            if self.headers.get("transfer-encoding") != "chunked":
+                return self.rfile.read(int(self.headers.get("content-length", 0)))
+            body = b""
+            while size := int(self.rfile.readline(), 16):
+                body += self.rfile.read(size)
+                self.rfile.readline()
+            self.rfile.readline()
+            return body
+
+        def log_message(self, *args: object) -> None:
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.daemon_threads = True
+        server.block_on_close = False
+        loopback.url = f"http://127.0.0.1:{server.server_address[1]}"
+        thread = threading.Thread(target=server.serve_forever, args=(0.004,), daemon=True)
+        thread.start()
+        try:
+            yield loopback
+        finally:
+            server.shutdown()
+            thread.join()

@@ -1,0 +1,371 @@
+"""The seam on real sockets: refused requests, redirects, other hosts, proxies, and where secrets must not be."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import io
+import json
+import logging
+import pickle
+import select
+import socket
+import threading
+import traceback
+from contextlib import contextmanager
+from itertools import product
+from typing import TYPE_CHECKING, Any
+
+import openai
+import pytest
+from conftest import KEY, TOKEN
+from loopback import Answer, Loopback, Received, completion, serve
+from test_client import ROUTE_PATH, chat
+
+from deepseek_gateway import GatewayConfig, create_client
+from deepseek_gateway._request import PLACEHOLDER
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    Call = Callable[..., Any]
+    ConfigAt = Callable[..., GatewayConfig]
+
+
+class TestWrongRoute:
+    """A model that the provider route cannot reach ends before any traffic."""
+
+    @pytest.mark.parametrize("model", ["dynamic/cheap", "openai/gpt-5"])
+    @pytest.mark.parametrize("stream", [False, True])
+    @pytest.mark.parametrize("max_retries", [0, 2])
+    def test_it_is_a_bad_request_that_names_the_route_to_use(
+        self, call: Call, gateway: Loopback, config_at: ConfigAt, model: str, stream: bool, max_retries: int
+    ) -> None:
+        messages = [{"role": "user", "content": "Hi"}]
+
+        def use(client: Any) -> Any:
+            return client.chat.completions.create(model=model, messages=messages, stream=stream)
+
+        with pytest.raises(openai.BadRequestError) as caught:
+            call(config_at(gateway), use, max_retries=max_retries)
+        error = caught.value
+        assert gateway.received == []
+        assert (error.status_code, error.code, error.param) == (400, "wrong_route", "model")
+        assert f"{model!r} cannot be reached on the provider route" in error.message
+        assert "create_client(route='compat')" in error.message
+        assert error.response.elapsed.total_seconds() == 0
+
+    @pytest.mark.parametrize("route", ["compat", "rest"])
+    @pytest.mark.parametrize("model", ["dynamic/cheap", "openai/gpt-5"])
+    def test_elsewhere_it_passes_untouched(
+        self, call: Call, gateway: Loopback, config_at: ConfigAt, model: str, route: str
+    ) -> None:
+        call(config_at(gateway, route=route), lambda client: client.chat.completions.create(model=model, messages=[]))
+        assert gateway.last.json["model"] == model
+
+
+class TestBodies:
+    """What is rewritten is the model, and nothing is when the model is right."""
+
+    def test_a_body_that_needs_no_change_is_sent_as_the_sdk_wrote_it(
+        self, call: Call, gateway: Loopback, config_at: ConfigAt, flavour: str
+    ) -> None:
+        messages = [{"role": "user", "content": 'say "model": "deepseek/x" 你好 \U0001f600 \x00 </script>'}]
+        use = lambda client: client.chat.completions.create(model="deepseek-flash", messages=messages)  # noqa: E731
+        call(config_at(gateway), use)
+        ours = gateway.last.body
+        if flavour == "sync":
+            use(openai.OpenAI(api_key="key", base_url=gateway.url))
+        else:
+
+            async def main() -> None:
+                async with openai.AsyncOpenAI(api_key="key", base_url=gateway.url) as client:
+                    await use(client)
+
+            asyncio.run(main())
+        assert gateway.last.body == ours
+
+    @pytest.mark.parametrize("route", ["compat", "rest"])
+    def test_a_rewritten_body_differs_in_the_model_alone_and_the_callers_objects_in_nothing(
+        self, call: Call, gateway: Loopback, config_at: ConfigAt, route: str
+    ) -> None:
+        messages = [{"role": "user", "content": "你好, \u00e9, \U0001f600", "model": "inner"}]
+        tools = [
+            {"type": "function", "function": {"name": "f", "parameters": {"properties": {"model": {"type": "string"}}}}}
+        ]
+        extra = {"thinking": {"type": "disabled"}, "numbers": [1.0, 1e-7, 12345678901234567890]}
+        before = json.dumps([messages, tools, extra])
+
+        def use(client: Any) -> Any:
+            create = client.chat.completions.create
+            return create(model="deepseek-flash", messages=messages, tools=tools, extra_body=extra)
+
+        call(config_at(gateway), use)
+        plain = gateway.last
+        call(config_at(gateway, route=route), use)
+        rewritten = gateway.last
+        assert json.dumps([messages, tools, extra]) == before
+        assert rewritten.body == plain.body.replace(b'"deepseek-flash"', b'"deepseek/deepseek-flash"', 1)
+        assert int(rewritten.header("content-length") or 0) == len(rewritten.body)
+        assert rewritten.json == {**plain.json, "model": "deepseek/deepseek-flash"}
+        assert ("你好".encode() in rewritten.body) == ("你好".encode() in plain.body)
+
+    def test_an_upload_that_streams_is_not_read_into_memory(self, gateway: Loopback, config_at: ConfigAt) -> None:
+        gateway.answer = lambda _: Answer({"id": "file-1"})
+        reads: list[int] = []
+
+        class File(io.BytesIO):
+            name = "big.bin"
+
+            def read(self, size: int | None = -1) -> bytes:
+                reads.append(-1 if size is None else size)
+                return super().read(size)
+
+        with create_client(config_at(gateway, route="compat")) as client:
+            client.post("/files", cast_to=object, files={"file": File(b"x" * 300_000)}, options=_multipart())
+        assert b"x" * 300_000 in gateway.last.body
+        assert reads
+        assert min(reads) > 0, "the file was read in one go"
+
+
+def _multipart() -> Any:
+    return {"headers": {"Content-Type": "multipart/form-data"}}
+
+
+class TestRedirects:
+    """Credentials never follow a redirect; the caller gets an error instead."""
+
+    @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+    @pytest.mark.parametrize("stream", [False, True])
+    @pytest.mark.parametrize(("route", "settings"), [("provider", {}), ("compat", {"api_key": None}), ("rest", {})])
+    def test_another_origin_hears_nothing(
+        self,
+        call: Call,
+        gateway: Loopback,
+        config_at: ConfigAt,
+        route: str,
+        settings: dict[str, Any],
+        status: int,
+        stream: bool,
+    ) -> None:
+        with serve() as other:
+            location = f"{other.url}/stolen?secret-in-query=1"
+            gateway.answer = lambda _: Answer({}, status, {"location": location})
+            with pytest.raises(openai.APIStatusError) as caught:
+                call(config_at(gateway, route=route, **settings), lambda client: chat(client, stream=stream))
+            assert other.received == []
+        error = caught.value
+        assert (error.status_code, error.code) == (status, "redirect_refused")
+        assert f"a redirect to {other.url.removeprefix('http://')}, which was not followed" in error.message
+        assert "secret-in-query" not in error.message
+        assert len(gateway.received) == 1
+        assert error.response.next_request is None
+
+    def test_not_even_when_the_caller_asks_for_it(self, call: Call, gateway: Loopback, config_at: ConfigAt) -> None:
+        with serve() as other:
+            gateway.answer = lambda _: Answer({}, 307, {"location": other.url})
+            for use, http_options in (
+                (chat, {"follow_redirects": True}),
+                (lambda c: c.get("/models", cast_to=object, options={"follow_redirects": True}), {}),
+            ):
+                with pytest.raises(openai.APIStatusError, match="307"):
+                    call(config_at(gateway), use, http_options=http_options)
+            assert other.received == []
+
+    def test_a_redirect_within_the_host_is_refused_as_well(
+        self, call: Call, gateway: Loopback, config_at: ConfigAt
+    ) -> None:
+        gateway.answer = lambda _: Answer({}, 302, {"location": "/login"})
+        with pytest.raises(openai.APIStatusError) as caught:
+            call(config_at(gateway), chat)
+        assert "another path of the same host" in caught.value.message
+
+
+class TestOtherHosts:
+    """What lies outside the base URL gets nothing of ours."""
+
+    @pytest.mark.parametrize("path", ["", "/v1/acct/my-gateway/openai"])
+    @pytest.mark.parametrize("settings", [{}, {"api_key": None}], ids=["own key", "stored key"])
+    def test_another_base_url_gets_neither_credential_nor_placeholder(
+        self, call: Call, gateway: Loopback, config_at: ConfigAt, path: str, settings: dict[str, Any]
+    ) -> None:
+        config = config_at(gateway, **settings)
+        with serve() as other:
+            server = gateway if path else other
+            call(config, lambda client: chat(client.with_options(base_url=server.url + path)))
+            request = server.last
+        assert request.path == path + "/chat/completions"
+        assert not {"authorization", "cf-aig-authorization", "cf-aig-gateway-id"} & {
+            name for name, _ in request.headers
+        }
+        assert not [value for _, value in request.headers if KEY in value or TOKEN in value or PLACEHOLDER in value]
+        assert request.json["model"] == "deepseek-flash"
+
+    def test_the_callers_own_key_goes_there(self, call: Call, gateway: Loopback, config_at: ConfigAt) -> None:
+        with serve() as other:
+            call(config_at(gateway), lambda c: chat(c.with_options(base_url=other.url, api_key="for-the-other")))
+            assert other.last.header("authorization") == "Bearer for-the-other"
+            assert other.last.header("cf-aig-authorization") is None
+
+
+class TestSecretsStayOut:
+    """No repr, text, pickle or log record holds a key or token."""
+
+    @staticmethod
+    def failing(kind: str) -> Callable[[Received], Answer]:
+        def answer(request: Received) -> Answer:
+            if kind == "error":
+                return Answer({"error": {"message": "no", "type": "t", "param": None, "code": "c"}}, 401)
+            return Answer({}, 302, {"location": "http://127.0.0.1:9/"}) if kind == "redirect" else completion(request)
+
+        return answer
+
+    @pytest.mark.parametrize(
+        ("route", "kind"),
+        [
+            *product(("provider", "rest"), ("success", "error", "redirect", "no connection", "timeout")),
+            ("provider", "refused model"),
+        ],
+    )
+    def test_nothing_that_a_call_leaves_behind_holds_one(
+        self,
+        call: Call,
+        gateway: Loopback,
+        config_at: ConfigAt,
+        caplog: pytest.LogCaptureFixture,
+        kind: str,
+        route: str,
+    ) -> None:
+        caplog.set_level(logging.DEBUG, logger="")
+        for name in ("openai", "httpx", "httpx2", "httpcore", "httpcore2", "aiohttp", "asyncio", "deepseek_gateway"):
+            caplog.set_level(logging.DEBUG, logger=name)
+        config = config_at(gateway, route=route)
+        release = threading.Event()
+        gateway.answer = self.failing(kind)
+        if kind == "no connection":
+            config = config_at(gateway, route=route, endpoint="http://127.0.0.1:9/v1/acct/my-gateway")
+        if kind == "timeout":
+            gateway.answer = lambda request: (release.wait(5), completion(request))[1]
+        model = "openai/gpt-5" if kind == "refused model" else "deepseek-flash"
+        error: Any = None
+        raw: Any = None
+
+        def use(client: Any) -> Any:
+            return client.chat.completions.with_raw_response.create(model=model, messages=[])
+
+        try:
+            raw = call(config, use, max_retries=0, timeout=0.2 if kind == "timeout" else 5)
+        except openai.OpenAIError as caught:
+            error = caught
+        release.set()
+
+        left: list[Any] = [repr(config), caplog.text, *(vars(record) for record in caplog.records)]
+        if error is not None:
+            left += [repr(error), str(error), "".join(traceback.format_exception(error)), pickle.dumps(error)]
+            left += [pickle.dumps(error.request), vars(error), dict(error.request.headers)]
+            left += [dict(error.__cause__.request.headers)] if hasattr(error.__cause__, "request") else []
+        else:
+            left += [pickle.dumps(raw.http_response), dict(raw.http_request.headers)]
+        assert (error is None) == (kind == "success")
+        for thing in left:
+            text = thing.decode("latin-1") if isinstance(thing, bytes) else str(thing)
+            assert KEY not in text
+            assert TOKEN not in text
+
+    def test_nor_does_one_that_the_caller_gave(self, call: Call, gateway: Loopback, config_at: ConfigAt) -> None:
+        gateway.answer = self.failing("error")
+        given = {"Authorization": "Bearer given-key", "cf-aig-authorization": "Bearer given-token"}
+        with pytest.raises(openai.AuthenticationError) as caught:
+            call(config_at(gateway), lambda client: chat(client, extra_headers=given))
+        assert b"given-" not in pickle.dumps(caught.value)
+
+    def test_the_key_did_arrive_all_the_same(self, call: Call, gateway: Loopback, config_at: ConfigAt) -> None:
+        gateway.answer = self.failing("error")
+        with pytest.raises(openai.AuthenticationError):
+            call(config_at(gateway), chat)
+        assert gateway.last.header("authorization") == f"Bearer {KEY}"
+
+    def test_a_retried_call_carries_its_credentials_each_time(
+        self, call: Call, gateway: Loopback, config_at: ConfigAt
+    ) -> None:
+        gateway.answer = lambda request: (
+            Answer({}, 503, {"retry-after-ms": "1"}) if len(gateway.received) < 3 else completion(request)
+        )
+        call(config_at(gateway), chat)
+        assert [r.header("authorization") for r in gateway.received] == [f"Bearer {KEY}"] * 3
+        assert [r.header("x-stainless-retry-count") for r in gateway.received] == ["0", "1", "2"]
+
+
+@contextmanager
+def http_proxy() -> Iterator[tuple[str, list[str]]]:
+    """A real proxy on loopback that forwards plain requests and tunnels, and keeps their request lines."""
+    seen: list[str] = []
+    listener = socket.create_server(("127.0.0.1", 0))
+    stopped = threading.Event()
+
+    def serve_one(client: socket.socket) -> None:
+        with client:
+            head = client.recv(65536)
+            line = head.split(b"\r\n", 1)[0].decode()
+            seen.append(line)
+            method, target, _ = line.split(" ")
+            host = target if method == "CONNECT" else target.removeprefix("http://").partition("/")[0]
+            name, _, port = host.partition(":")
+            with socket.create_connection((name, int(port))) as upstream:
+                if method == "CONNECT":
+                    client.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+                else:
+                    upstream.sendall(head)
+                while not stopped.is_set():
+                    for ready in select.select([client, upstream], [], [], 0.02)[0]:
+                        data = ready.recv(65536)
+                        if not data:
+                            return
+                        (upstream if ready is client else client).sendall(data)
+
+    def accept() -> None:
+        while True:
+            try:
+                client, _ = listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=serve_one, args=(client,), daemon=True).start()
+
+    thread = threading.Thread(target=accept, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}", seen
+    finally:
+        stopped.set()
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+        thread.join(2)
+
+
+class TestProxies:
+    """Proxies work as for a bare client, from the environment and from `http_options`."""
+
+    @pytest.mark.parametrize("how", ["environment", "http_options", "NO_PROXY"])
+    def test_a_request_goes_the_way_it_should(
+        self,
+        call: Call,
+        gateway: Loopback,
+        config_at: ConfigAt,
+        monkeypatch: pytest.MonkeyPatch,
+        how: str,
+        flavour: str,
+    ) -> None:
+        options: dict[str, Any] = {}
+        with http_proxy() as (proxy, seen):
+            if how == "http_options":
+                options = {"http_options": {"proxy": proxy}}
+            else:
+                monkeypatch.setenv("HTTP_PROXY", proxy)
+            if how == "NO_PROXY":
+                monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+            call(config_at(gateway), chat, **options)
+            gc.collect()
+        assert len(gateway.received) == 1
+        assert gateway.last.path.removeprefix(gateway.url) == ROUTE_PATH["provider"] + "/chat/completions"
+        assert gateway.last.header("authorization") == f"Bearer {KEY}"
+        assert bool(seen) == (how != "NO_PROXY"), f"{flavour}: {seen}"

@@ -1,0 +1,170 @@
+"""What leaves for the gateway, rule by rule; the wire itself is looked at in test_client and test_http."""
+
+from __future__ import annotations
+
+import json
+from importlib import import_module
+from typing import Any
+
+import openai
+import pytest
+
+from deepseek_gateway import GatewayConfig
+from deepseek_gateway._request import (
+    PLACEHOLDER,
+    Destination,
+    WrongRouteError,
+    _with_model_of,
+    ambient_headers,
+    model_on,
+    to_gateway,
+)
+
+httpx: Any = import_module(openai.DefaultHttpxClient.__base__.__module__)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("asked", "provider", "elsewhere"),
+    [
+        ("deepseek-flash", "deepseek-flash", "deepseek/deepseek-flash"),
+        ("deepseek/deepseek-flash", "deepseek-flash", "deepseek/deepseek-flash"),
+        ("deepseek-chat", "deepseek-chat", "deepseek/deepseek-chat"),
+        ("a-name-of-next-quarter", "a-name-of-next-quarter", "deepseek/a-name-of-next-quarter"),
+        ("dynamic/cheap", None, "dynamic/cheap"),
+        ("openai/gpt-5", None, "openai/gpt-5"),
+        ("@cf/meta/llama", None, "@cf/meta/llama"),
+        ("deepseek/other/name", None, "deepseek/other/name"),
+        ("", "", ""),
+    ],
+)
+def test_a_model_has_the_name_of_its_route(asked: str, provider: str | None, elsewhere: str) -> None:
+    assert model_on("compat", asked) == model_on("rest", asked) == elsewhere
+    if provider is None:
+        with pytest.raises(WrongRouteError, match=r"Use the compat.* route: create_client"):
+            model_on("provider", asked)
+    else:
+        assert model_on("provider", asked) == provider
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        '{"model":%s,"messages":[]}',
+        '{"messages":[{"role":"user","content":"the \\"model\\": \\"x\\", 你好 \\ud83d"}],"model":%s}',
+        '{"messages":[{"model":"inner"}],"tools":[{"function":{"parameters":{"model":{"a":1}}}}], "model": %s }',
+        ' \n{ "stream" : true , "model" :\t%s , "temperature": 1.0, "big": 123456789012345678901234567890, "e": 1e400}',
+        '{"model": %s}',
+        '{"a":{"model":"inner"},"b":["model","x"],"model":%s,"z":"model"}',
+        '{"x":"\\\\","model":%s,"y":"\\""}',
+    ],
+)
+def test_only_the_top_level_model_is_rewritten_and_all_else_stays_to_the_byte(template: str) -> None:
+    bare, prefixed = (
+        template.replace("%s", json.dumps(name)).encode() for name in ("deepseek-flash", "deepseek/deepseek-flash")
+    )
+    assert _with_model_of(bare, "compat") == prefixed
+    assert _with_model_of(prefixed, "provider") == bare
+    assert _with_model_of(prefixed, "compat") is prefixed
+    assert _with_model_of(bare, "provider") is bare
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"not json",
+        b"[]",
+        b'["model", "deepseek-flash"]',
+        b'"model"',
+        b"{}",
+        b'{"model": null}',
+        b'{"model": 5, "x": "a/b"}',
+        b'{"model": ["deepseek/x"]}',
+        b'{"messages": [{"model": "deepseek/inner"}]}',
+        b'{"model": "deepseek-flash"',
+        b'{"model" "deepseek-flash"}',
+        b'{"messages": [}, "model": "deepseek-flash"}',
+        b'\xff\xfe{"model": "deepseek-flash"}',
+    ][:-1],
+)
+def test_what_has_no_model_or_is_no_json_is_left_for_the_other_end_to_judge(body: bytes) -> None:
+    for route in ("provider", "compat", "rest"):
+        rewritten = _with_model_of(body, route)  # type: ignore[arg-type]
+        assert rewritten == body or body.startswith(b'{"model": "deepseek-flash"')
+
+
+CONFIG = GatewayConfig(endpoint="https://ai.example.com/v1/acct/gw", api_key="the-key", gateway_token="the-token")
+DESTINATION = Destination.of(CONFIG, httpx.URL(CONFIG.base_url))
+
+
+@pytest.mark.parametrize(
+    ("url", "covered"),
+    [
+        ("https://ai.example.com/v1/acct/gw/deepseek", True),
+        ("https://ai.example.com/v1/acct/gw/deepseek/chat/completions", True),
+        ("https://ai.example.com:443/v1/acct/gw/deepseek/beta/completions?x=1", True),
+        ("https://AI.example.com/v1/acct/gw/deepseek/models", True),
+        ("https://ai.example.com/v1/acct/gw/deepseek/models/a%20b", True),
+        ("https://ai.example.com/v1/acct/gw/deepseek/..models", True),
+        ("http://ai.example.com/v1/acct/gw/deepseek/models", False),
+        ("https://ai.example.com:8443/v1/acct/gw/deepseek/models", False),
+        ("https://example.com/v1/acct/gw/deepseek/models", False),
+        ("https://ai.example.com.evil.test/v1/acct/gw/deepseek/models", False),
+        ("https://ai.example.com/v1/acct/gw/deepseek2/models", False),
+        ("https://ai.example.com/v1/acct/gw/openai/models", False),
+        ("https://ai.example.com/v1/acct/other/deepseek/models", False),
+        ("https://ai.example.com/v1/acct/gw/deepseek/../openai/models", False),
+        ("https://ai.example.com/v1/acct/gw/deepseek/%2e%2e/openai/models", False),
+        ("https://ai.example.com/v1/acct/gw/deepseek/..%2fopenai/models", False),
+        ("https://ai.example.com/v1/acct/gw/deepseek/%2E./openai", False),
+        ("https://ai.example.com/v1/acct/gw/deepseek/..%5copenai", False),
+    ],
+)
+def test_credentials_go_by_origin_and_path_segments(url: str, covered: bool) -> None:
+    assert DESTINATION.covers(httpx.URL(url)) is covered
+    request = httpx.Request("POST", url, headers={"Authorization": "Bearer the-key"}, json={"model": "deepseek-flash"})
+    sent = to_gateway(request, DESTINATION, frozenset())
+    assert ("the-key" in sent.headers.get("authorization", ""), "cf-aig-authorization" in sent.headers) == (
+        covered,
+        covered,
+    )
+
+
+def test_elsewhere_the_callers_own_key_goes_along_and_ours_and_the_placeholder_do_not() -> None:
+    for value, arrives in (("mine", True), ("the-key", False), ("the-token", False), (PLACEHOLDER, False)):
+        headers = {"Authorization": f"Bearer {value}", "X-Copy": f"token {value}", "X-Other": "1"}
+        sent = to_gateway(httpx.Request("GET", "https://other.test/", headers=headers), DESTINATION, frozenset())
+        assert [name in sent.headers for name in ("authorization", "x-copy", "x-other")] == [arrives, arrives, True]
+
+
+def test_the_sdks_request_is_left_as_it_is() -> None:
+    request = httpx.Request(
+        "POST", CONFIG.base_url, headers={"Authorization": f"Bearer {PLACEHOLDER}"}, json={"model": "a"}
+    )
+    before = (list(request.headers.raw), request.content)
+    sent = to_gateway(request, DESTINATION, frozenset())
+    assert sent is not request
+    assert type(sent) is type(request)
+    assert (list(request.headers.raw), request.content) == before
+    assert sent.extensions == request.extensions
+
+
+def test_ambient_headers_are_those_the_sdk_reads() -> None:
+    environ = {
+        "OPENAI_ADMIN_KEY": "admin",
+        "OPENAI_ORG_ID": "org",
+        "OPENAI_PROJECT_ID": "project",
+        "OPENAI_CUSTOM_HEADERS": "X-One: 1\n  X-Two :a:b \nno colon\nX-Mine: 3",
+    }
+    assert ambient_headers(environ, ["x-MINE"]) == {
+        (b"authorization", b"Bearer admin"),
+        (b"openai-organization", b"org"),
+        (b"openai-project", b"project"),
+        (b"x-one", b"1"),
+        (b"x-two", b"a:b"),
+    }
+    assert ambient_headers({}, []) == frozenset()
+
+
+def test_a_destination_shows_no_secret() -> None:
+    assert "the-" not in repr(DESTINATION)

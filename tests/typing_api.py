@@ -1,0 +1,38 @@
+"""The public types, pinned: checked by mypy and pyright, never run."""
+
+from collections.abc import Mapping
+from typing import assert_type
+
+import openai
+
+from deepseek_gateway import ConfigError, GatewayConfig, Route, create_async_client, create_client
+
+config = GatewayConfig(account_id="acct", gateway_id="gw", api_key="key", gateway_token="token", route="rest")
+assert_type(config, GatewayConfig)
+assert_type(GatewayConfig.from_env(), GatewayConfig)
+assert_type(GatewayConfig.from_env({"CF_AIG_TOKEN": "x"}, env_file=None, account_id=None), GatewayConfig)
+assert_type(config.account_id, str | None)
+assert_type(config.gateway_id, str)
+assert_type(config.api_key, str | None)
+assert_type(config.gateway_token, str | None)
+assert_type(config.route, Route)
+assert_type(config.endpoint, str | None)
+assert_type(config.base_url, str)
+assert_type(config.headers, dict[str, str])
+assert_type(config.bearer, str | None)
+
+headers: Mapping[str, str] = {"X-Mine": "1"}
+assert_type(create_client(), openai.OpenAI)
+assert_type(create_client(config, route="compat", http_options={"proxy": None}, timeout=3.0), openai.OpenAI)
+assert_type(create_client(timeout=openai.Timeout(5), max_retries=0, default_headers=headers), openai.OpenAI)
+assert_type(create_async_client(config, transport="aiohttp", default_query={"q": 1}), openai.AsyncOpenAI)
+create_client(route="universal")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+create_client(api_key="key")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+create_async_client(transport="curl")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+def handled(error: openai.OpenAIError) -> tuple[str, ...]:
+    return error.missing if isinstance(error, ConfigError) else ()
+
+
+assert_type(ConfigError("message", missing=("A",)).missing, tuple[str, ...])
