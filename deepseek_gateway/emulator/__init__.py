@@ -1,0 +1,23 @@
+"""A local Cloudflare AI Gateway with DeepSeek behind it, for demos, tests and development.
+
+It needs no account, no network and no model, and its answers are the same on every run::
+
+    from deepseek_gateway import create_client
+    from deepseek_gateway.emulator import Emulator
+
+    with Emulator() as emulator, create_client(emulator.config()) as client:
+        answer = client.chat.completions.create(
+            model="deepseek-flash", messages=[{"role": "user", "content": "What is Cloudflare?"}]
+        )
+    assert emulator.requests[0].headers["cf-aig-authorization"] == f"Bearer {emulator.gateway_token}"
+    assert "cf-aig-authorization" not in emulator.requests[0].upstream.headers
+
+Anything that speaks HTTP can use it: `Emulator.url` is an ordinary loopback URL. It answers on all three routes as
+the two services are documented, or were seen, to answer, and it is an independent reading of them: it shares no code
+with the clients of this library. Needs the extra: ``pip install 'deepseek-gateway[emulator]'``.
+"""
+
+from deepseek_gateway.emulator._exchange import ReceivedRequest
+from deepseek_gateway.emulator._server import Emulator
+
+__all__ = ["Emulator", "ReceivedRequest"]
