@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib.metadata
 import os
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -19,12 +20,19 @@ if TYPE_CHECKING:
 OURS = ("CLOUDFLARE_", "CF_AIG_", "DEEPSEEK_", "OPENAI_")
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR")
 
+LAUNCH_ENVIRONMENT = dict(os.environ)
+"""What pytest was started with, for recording from the live service."""
+
 KEY = "deepseek-test-key"
 TOKEN = "cloudflare-test-token"
 
 
 def pytest_report_header() -> str:
     return f"openai {importlib.metadata.version('openai')}"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--record-from", choices=("emulator", "live"), default="emulator", help="What cassettes record.")
 
 
 @pytest.fixture(autouse=True)
@@ -55,7 +63,7 @@ def config_at() -> Callable[..., GatewayConfig]:
     return make
 
 
-def _call(flavour: str, config: GatewayConfig, use: Callable[[Any], Any], **options: Any) -> Any:
+def run(flavour: str, config: GatewayConfig, use: Callable[[Any], Any], **options: Any) -> Any:
     """Make a client, use it once and close it; what `use` returns is awaited and a stream read to its end."""
     if flavour == "sync":
         with create_client(config, **options) as client:
@@ -89,7 +97,4 @@ def flavour(request: pytest.FixtureRequest) -> str:
 def call(flavour: str) -> Callable[..., Any]:
     """Call `use(client)` on a fresh client of the flavour under test: `call(config, lambda client: ...)`."""
 
-    def run(config: GatewayConfig, use: Callable[[Any], Any], **options: Any) -> Any:
-        return _call(flavour, config, use, **options)
-
-    return run
+    return partial(run, flavour)
