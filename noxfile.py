@@ -1,0 +1,34 @@
+"""The checks and the matrix: `nox` runs them all, `nox -s lint` one of them."""
+
+import shutil
+
+import nox
+
+nox.options.default_venv_backend = "venv"
+nox.options.reuse_existing_virtualenvs = True
+nox.options.error_on_missing_interpreters = False
+nox.options.sessions = ["lint", "types", "tests"]
+
+PYTHONS = ["3.11", "3.12", "3.13"]
+OPENAI = {"floor": "==1.66.0", "last 2": ">=2,<3", "3.0": "==3.0.0", "newest": ">=3,<4"}
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    session.install("-q", "ruff>=0.15,<0.18")
+    session.run("ruff", "check")
+    session.run("ruff", "format", "--check")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    session.install("-q", "-e", ".[test]", "mypy", "pyright", "types-PyYAML")
+    session.run("mypy")
+    session.run("pyright")
+
+
+@nox.session(python=[python for python in PYTHONS if shutil.which(f"python{python}")])
+@nox.parametrize("openai", [nox.param(version, id=name) for name, version in OPENAI.items()])
+def tests(session: nox.Session, openai: str) -> None:
+    session.install("-q", "-e", ".[test]", "pytest-xdist", f"openai{openai}")
+    session.run("pytest", "-q", "-n2", *session.posargs)
