@@ -132,6 +132,8 @@ class Emulator:
         if self._thread is not None:
             raise RuntimeError("The emulator is running already.")
         listening = socket.create_server(("127.0.0.1", self._port), backlog=_BACKLOG)
+        # asyncio sets it only for sockets that name their protocol; without it each answer waits for a delayed ACK.
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         port = listening.getsockname()[1]
         started: Future[Callable[[], object]] = Future()
         thread = threading.Thread(
