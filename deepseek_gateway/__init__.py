@@ -5,19 +5,31 @@
     client = create_client()  # settings from the environment and .env
 
 `create_client()` gives an `openai.OpenAI`, `create_async_client()` an `openai.AsyncOpenAI`: the real classes, ready
-for the gateway. `GatewayConfig` holds the settings, `ConfigError` says what is wrong with them. Importing this package
-reads no setting and does not import openai.
+for the gateway. `GatewayConfig` holds the settings, `ConfigError` says what is wrong with them. `gateway_headers()`
+writes the gateway's options, for `extra_headers=`; `record_calls()` keeps what the gateway told about each call.
+Importing this package reads no setting and does not import openai.
 """
 
 from typing import TYPE_CHECKING
 
+from ._calls import GatewayCall, record_calls
 from ._client import create_async_client, create_client
 from ._config import GatewayConfig, Route
+from ._headers import gateway_headers
 
 if TYPE_CHECKING:
     from ._errors import ConfigError
 
-__all__ = ["ConfigError", "GatewayConfig", "Route", "create_async_client", "create_client"]
+__all__ = [
+    "ConfigError",
+    "GatewayCall",
+    "GatewayConfig",
+    "Route",
+    "create_async_client",
+    "create_client",
+    "gateway_headers",
+    "record_calls",
+]
 
 
 def __getattr__(name: str) -> object:

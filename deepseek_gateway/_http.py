@@ -7,22 +7,44 @@ decided by the pure functions of `_request` and `_response`, the same for both f
 from __future__ import annotations
 
 import asyncio
+import json
 import os
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import openai
 
-from ._request import Destination, WrongRouteError, ambient_headers, redact, to_gateway
-from ._response import error_body, is_redirect, refused_redirect
+from ._calls import logger, watch
+from ._codes import deepseek_remedy
+from ._request import (
+    Destination,
+    WrongRouteError,
+    ambient_headers,
+    asks_to_stream,
+    redact,
+    sent_with,
+    to_gateway,
+)
+from ._response import (
+    Fault,
+    StreamCheck,
+    as_events,
+    explain,
+    final,
+    hidden_fault,
+    not_a_stream,
+    redirect_refused,
+    request_id,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import AsyncIterator, Generator, Iterable, Iterator
 
     import httpx2 as httpx
 
+    from ._calls import Watch
     from ._config import GatewayConfig
 
     _AsyncClient = httpx.AsyncClient
@@ -30,6 +52,10 @@ else:
     # openai 1 and 2 use httpx, openai 3 httpx2: whichever its own client is made from.
     httpx = import_module(openai.DefaultHttpxClient.__base__.__module__)
     _AsyncClient = object
+
+_EVENT_STREAM = "text/event-stream"
+# What describes the bytes of a body and not the answer; a body of ours has its own.
+_OF_THE_BODY = frozenset({b"content-encoding", b"content-length", b"content-type", b"transfer-encoding"})
 
 
 class _Seam:
@@ -52,14 +78,90 @@ class _Seam:
         except WrongRouteError as error:
             # Old SDKs retry whatever is raised in here; an answer that says "do not" they obey.
             redact(request)
-            body = error_body(str(error), type="invalid_request_error", code="wrong_route", param="model")
-            return _synthetic(400, body, request)
+            fault = Fault(400, str(error), "invalid_request_error", code="wrong_route", param="model", retry=False)
+            return _answer(fault, httpx.Response(400, request=request, content=b""))
         redact(request)
         return sent
 
-    def _stays(self, request: httpx.Request, options: dict[str, Any]) -> dict[str, Any]:
-        """Keep a request that carries our credentials from following a redirect, whoever asks for it."""
-        return options | {"follow_redirects": False} if self._destination.covers(request.url) else options
+    def _watch(self, sent: httpx.Request) -> Watch | None:
+        """Begin to watch a request for `record_calls()` and the log; its path is told without account and gateway."""
+        return watch(sent, sent.url.raw_path.partition(b"?")[0][len(self._destination.path) :])
+
+    def _incoming(self, sent: httpx.Request, response: httpx.Response, exchange: Watch | None) -> httpx.Response:
+        """Give the SDK the answer that it can make sense of; its body has been read, but for a stream of events."""
+        if exchange:
+            exchange.answered(response)
+        headers = response.headers
+        if "x-request-id" not in headers and (known := request_id(headers)):
+            headers["x-request-id"] = known
+        if response.status_code < 300:  # noqa: PLR2004  # a success
+            if not response.is_closed:
+                return self._stream(sent, response, exchange)
+            fault, answer = self._success(sent, response)
+        else:
+            fault, answer = self._failure(sent, response)
+        if exchange:
+            exchange.ended()
+        if fault:
+            logger.warning("%s (log id %s)", fault.message, headers.get("cf-aig-log-id"))
+            return _answer(fault, response)
+        return answer
+
+    def _failure(self, sent: httpx.Request, response: httpx.Response) -> tuple[Fault | None, httpx.Response]:
+        """Explain an error; DeepSeek's own pass as they are, and what to do about them goes to the log."""
+        status = response.status_code
+        if response.has_redirect_location:
+            return redirect_refused(status, response.headers["location"]), response
+        context = sent_with(sent, self._destination)
+        text = response.text
+        if fault := explain(status, response.headers, self._destination.hide(text), context):
+            return fault, response
+        if remedy := deepseek_remedy(status, text, context):
+            logger.warning("%s from DeepSeek: %s (log id %s)", status, remedy, response.headers.get("cf-aig-log-id"))
+        if final(status, context):
+            response.headers["x-should-retry"] = "false"
+        return None, response
+
+    def _success(self, sent: httpx.Request, response: httpx.Response) -> tuple[Fault | None, httpx.Response]:
+        """Look for an error in an answer that says it is none, and make a stream of one that should have been one."""
+        kind, body = response.headers.get("content-type", ""), response.content
+        suspect = kind.startswith("application/json") and (b'"error"' in body or b'"success"' in body)
+        if suspect and (fault := hidden_fault(response.text, sent_with(sent, self._destination))):
+            return fault, response
+        if kind.startswith(_EVENT_STREAM) or not asks_to_stream(sent):
+            return None, response
+        try:
+            answer = json.loads(body)
+            events = as_events(answer)
+        except (ValueError, LookupError, TypeError, AttributeError):
+            return not_a_stream(
+                kind, self._destination.hide(response.text), sent_with(sent, self._destination)
+            ), response
+        return None, _replaced(response, 200, content=events, headers=[(b"content-type", _EVENT_STREAM.encode())])
+
+    def _stream(self, sent: httpx.Request, response: httpx.Response, exchange: Watch | None) -> httpx.Response:
+        """Have a stream of events looked at as it passes."""
+        path = sent.url.path
+        check = None
+        if response.headers.get("content-type", "").startswith(_EVENT_STREAM):
+            check = StreamCheck(sent_with(sent, self._destination), expects_response=path.endswith("/responses"))
+        if check is None and exchange is None:
+            return response
+        events: Any = _AsyncEvents if isinstance(self, httpx.AsyncClient) else _Events
+        if "content-encoding" in response.headers:  # the end of a stream is found in plain text only
+            return _replaced(response, response.status_code, stream=events(response, check, exchange, decoded=True))
+        response.stream = events(response, check, exchange)
+        return response
+
+
+def _needs_reading(sent: httpx.Request, response: httpx.Response) -> bool:
+    """Whether the body of an answer must be known before the SDK is given it: errors, and what should be a stream."""
+    if response.status_code >= 300:  # noqa: PLR2004  # no success
+        return True
+    if response.is_closed or sent.method != "POST":
+        return False
+    kind = response.headers.get("content-type", "")
+    return not kind.startswith(_EVENT_STREAM) and (kind.startswith("application/json") or asks_to_stream(sent))
 
 
 class GatewayHttpClient(_Seam, openai.DefaultHttpxClient):
@@ -70,16 +172,16 @@ class GatewayHttpClient(_Seam, openai.DefaultHttpxClient):
         sent = self._outgoing(request)
         if isinstance(sent, httpx.Response):
             return sent
-        try:
-            response = super().send(sent, **self._stays(sent, options))
-        except httpx.RequestError as error:
-            error.request = request
-            raise
-        response.request = request
-        if is_redirect(response):
-            response.close()
-            return _refusal(response)
-        return response
+        covered = self._destination.covers(sent.url)
+        exchange = self._watch(sent) if covered else None
+        if covered:
+            options["follow_redirects"] = False  # whoever asks for it
+        with _blamed(request, exchange):
+            response = super().send(sent, **options)
+            response.request, response.next_request = request, None
+            if covered and _needs_reading(sent, response):
+                response.read()
+        return self._incoming(sent, response, exchange) if covered else response
 
     def __del__(self) -> None:
         """Free the sockets of a client that was dropped without `close()`, as the SDK's own does."""
@@ -93,16 +195,16 @@ class _AsyncSeam(_Seam, _AsyncClient):
         sent = self._outgoing(request)
         if isinstance(sent, httpx.Response):
             return sent
-        try:
-            response = await super().send(sent, **self._stays(sent, options))
-        except httpx.RequestError as error:
-            error.request = request
-            raise
-        response.request = request
-        if is_redirect(response):
-            await response.aclose()
-            return _refusal(response)
-        return response
+        covered = self._destination.covers(sent.url)
+        exchange = self._watch(sent) if covered else None
+        if covered:
+            options["follow_redirects"] = False  # whoever asks for it
+        with _blamed(request, exchange):
+            response = await super().send(sent, **options)
+            response.request, response.next_request = request, None
+            if covered and _needs_reading(sent, response):
+                await response.aread()
+        return self._incoming(sent, response, exchange) if covered else response
 
     def __del__(self) -> None:
         """Free the sockets of a client that was dropped without `close()`, as the SDK's own does."""
@@ -130,13 +232,114 @@ def aiohttp_client_class() -> type[httpx.AsyncClient]:
     return type("GatewayAioHttpClient", (_AsyncSeam, base), {"__doc__": GatewayAsyncHttpClient.__doc__})
 
 
-def _refusal(response: httpx.Response) -> httpx.Response:
-    """Put an error in the place of a redirect."""
-    return _synthetic(response.status_code, refused_redirect(response), response.request)
+class _EventsSeen:
+    """A body on its way to the SDK: what both flavours do at its chunks and at its end."""
+
+    def __init__(
+        self, response: httpx.Response, check: StreamCheck | None, exchange: Watch | None, *, decoded: bool = False
+    ) -> None:
+        self._response = response
+        self._inner: Any = response.stream
+        self._check = check
+        self._exchange = exchange
+        self._decoded = decoded
+
+    @property
+    def elapsed(self) -> Any:
+        """How long it took, where the HTTP library keeps that with the stream."""
+        return getattr(self._inner, "elapsed", None)
+
+    @contextmanager
+    def _to_the_end(self) -> Generator[None]:
+        """Raise if the body ends, cleanly or not, before its own end mark; once that was seen nothing matters."""
+        check, request = self._check, self._response.request
+        try:
+            yield
+        except httpx.TimeoutException as error:
+            if check is None:
+                raise
+            if check.complete:
+                return
+            timeout = openai.APITimeoutError(request=request)
+            timeout.message = check.cut("stalled")
+            timeout.args = (timeout.message,)
+            raise timeout from error
+        except httpx.RequestError as error:
+            if check is None:
+                raise
+            if check.complete:
+                return
+            raise openai.APIConnectionError(message=check.cut("broke off"), request=request) from error
+        else:
+            if check and not check.complete:
+                raise openai.APIConnectionError(message=check.cut("ended"), request=request)
 
 
-def _synthetic(status: int, body: dict[str, Any], request: httpx.Request) -> httpx.Response:
-    """Make an answer that nobody sent and nobody should ask for again."""
-    response = httpx.Response(status, headers={"x-should-retry": "false"}, json=body, request=request)
-    response.elapsed = timedelta(0)
-    return response
+class _Events(_EventsSeen, httpx.SyncByteStream):
+    def __iter__(self) -> Iterator[bytes]:
+        feed = self._check.feed if self._check else bytes
+        try:
+            with self._to_the_end():
+                for chunk in self._response.iter_bytes() if self._decoded else self._inner:
+                    yield feed(chunk)
+        except Exception:
+            self.close()  # old HTTP libraries leave that to the garbage collector
+            raise
+
+    def close(self) -> None:
+        self._inner.close()
+        if self._exchange:
+            self._exchange.ended()
+
+
+class _AsyncEvents(_EventsSeen, httpx.AsyncByteStream):
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        feed = self._check.feed if self._check else bytes
+        try:
+            with self._to_the_end():
+                async for chunk in self._response.aiter_bytes() if self._decoded else self._inner:
+                    yield feed(chunk)
+        except Exception:
+            await self.aclose()  # see above
+            raise
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+        if self._exchange:
+            self._exchange.ended()
+
+
+@contextmanager
+def _blamed(request: httpx.Request, exchange: Watch | None) -> Generator[None]:
+    """Put the SDK's blanked-out request on an error in place of the one that was sent, and tell those who watch."""
+    try:
+        yield
+    except httpx.RequestError as error:
+        error.request = request
+        if exchange:
+            exchange.failed(error)
+        raise
+
+
+def _answer(fault: Fault, response: httpx.Response) -> httpx.Response:
+    """Put an error that the SDK can read in the place of an answer."""
+    retry = [] if fault.retry is None else [(b"x-should-retry", str(fault.retry).lower().encode())]
+    headers = [(b"content-type", b"application/json"), *retry]
+    return _replaced(response, fault.status, content=json.dumps(fault.body).encode(), headers=headers)
+
+
+def _replaced(
+    response: httpx.Response, status: int, *, headers: Iterable[tuple[bytes, bytes]] = (), **body: Any
+) -> httpx.Response:
+    """Make an answer like another one with a body of ours."""
+    told = {b"content-encoding"} if "stream" in body else _OF_THE_BODY | {name for name, _ in headers}
+    kept = [(name, value) for name, value in response.headers.raw if name.lower() not in told]
+    made = httpx.Response(
+        status, headers=[*kept, *headers], request=response.request, extensions=response.extensions, **body
+    )
+    if "content" in body:
+        try:
+            made.elapsed = response.elapsed
+        except RuntimeError:  # it was never sent
+            made.elapsed = timedelta(0)
+    return made

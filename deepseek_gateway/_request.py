@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes
 
+from ._codes import Sent
 from ._config import VARIABLE
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ class Destination:
     authorization: bytes | None
     added: tuple[tuple[bytes, bytes], ...]
     secrets: tuple[bytes, ...]
+    key_is_stored: bool
 
     @classmethod
     def of(cls, config: GatewayConfig, base_url: httpx.URL) -> Destination:
@@ -63,7 +65,14 @@ class Destination:
             authorization=f"Bearer {config.bearer}".encode() if config.bearer else None,
             added=tuple((name.encode(), value.encode()) for name, value in config.headers.items()),
             secrets=tuple(secret.encode() for secret in (PLACEHOLDER, config.api_key, config.gateway_token) if secret),
+            key_is_stored=config.api_key is None,
         )
+
+    def hide(self, text: str) -> str:
+        """Take the secrets of the configuration out of a text that somebody else wrote."""
+        for secret in self.secrets:
+            text = text.replace(secret.decode(), REDACTED)
+        return text
 
     def covers(self, url: httpx.URL) -> bool:
         """Whether a URL lies under the base URL, by origin and by whole path segments."""
@@ -108,6 +117,35 @@ def to_gateway(
         headers = [(n, v) for n, v in headers if not any(secret in v for secret in destination.secrets)]
     source: dict[str, Any] = {"stream": request.stream} if body is None else {"content": body}
     return type(request)(request.method, request.url, headers=headers, extensions=request.extensions, **source)
+
+
+def model_of(request: httpx.Request) -> str | None:
+    """Give the model that a request asks for, if its body is JSON in memory and names one."""
+    body = _loaded_body(request)
+    span = _model_span(body) if body else None
+    return json.loads(body[slice(*span)]) if body and span else None
+
+
+def sent_with(request: httpx.Request, destination: Destination) -> Sent:
+    """Sum up a request as it was sent, for the explanation of an error."""
+    attempts = request.headers.get("cf-aig-max-attempts", "")
+    authorization = "authorization" in request.headers
+    return Sent(
+        route=destination.route,
+        authorization=authorization,
+        gateway_token=authorization if destination.route == "rest" else "cf-aig-authorization" in request.headers,
+        key_is_stored=destination.key_is_stored,
+        model=model_of(request),
+        max_attempts=int(attempts) if attempts.isdecimal() else 1,
+    )
+
+
+def asks_to_stream(request: httpx.Request) -> bool:
+    """Whether the body asks for a stream of events."""
+    try:
+        return json.loads(_loaded_body(request) or b"")["stream"] is True
+    except (ValueError, LookupError, TypeError):
+        return False
 
 
 def redact(request: httpx.Request) -> None:

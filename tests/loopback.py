@@ -48,11 +48,16 @@ class Received:
 
 @dataclass
 class Answer:
-    """What to answer; a body that is not bytes is sent as JSON, a list as an event stream."""
+    """What to answer; a body that is not bytes is sent as JSON, a list as an event stream.
+
+    A tuple of bytes is sent piece by piece, as an event stream unless the headers say otherwise, and ends as `ending`
+    says: "clean", "broken" (the connection is closed in the middle) or "stall" (nothing more comes).
+    """
 
     body: Any = None
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
+    ending: str = "clean"
 
 
 def completion(request: Received) -> Answer:
@@ -68,6 +73,7 @@ class Loopback:
         self.received: list[Received] = []
         self.connections = 0
         self.open_connections = 0
+        self.ended = threading.Event()
         self.url = ""
 
     @property
@@ -106,7 +112,10 @@ def serve(answer: Callable[[Received], Answer] = completion) -> Iterator[Loopbac
             loopback.received.append(received := Received(self.command, self.path, headers, body))
             answer = loopback.answer(received)
             kind = "application/json"
-            if isinstance(answer.body, list):
+            payload = b""
+            if isinstance(answer.body, tuple):
+                kind = "text/event-stream"
+            elif isinstance(answer.body, list):
                 kind = "text/event-stream"
                 payload = b"".join(b"data: " + json.dumps(event).encode() + b"\n\n" for event in answer.body)
                 payload += b"data: [DONE]\n\n"
@@ -116,10 +125,25 @@ def serve(answer: Callable[[Received], Answer] = completion) -> Iterator[Loopbac
                 payload = json.dumps(answer.body).encode()
             self.send_response(answer.status)
             for name, value in ({"content-type": kind} | answer.headers).items():
-                self.send_header(name, value)
-            self.send_header("content-length", str(len(payload)))
+                if value:
+                    self.send_header(name, value)
+            pieces = isinstance(answer.body, tuple)
+            self.send_header(*("transfer-encoding", "chunked") if pieces else ("content-length", str(len(payload))))
             self.end_headers()
-            self.wfile.write(payload)
+            if pieces:
+                self._send_pieces(answer)
+            else:
+                self.wfile.write(payload)
+
+        def _send_pieces(self, answer: Answer) -> None:
+            for piece in answer.body:
+                self.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece))
+                time.sleep(0.001)  # or the pieces may arrive as one
+            if answer.ending == "clean":
+                self.wfile.write(b"0\r\n\r\n")
+            elif answer.ending == "stall":
+                loopback.ended.wait(30)
+            self.close_connection = answer.ending != "clean"
 
         do_GET = do_POST = do_DELETE = handle_any  # noqa: N815  # names that http.server looks for
 
@@ -136,7 +160,11 @@ def serve(answer: Callable[[Received], Answer] = completion) -> Iterator[Loopbac
         def log_message(self, *args: object) -> None:
             """Say nothing."""
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+    class Server(ThreadingHTTPServer):
+        def handle_error(self, *args: object) -> None:
+            """Say nothing of clients that went away."""
+
+    with Server(("127.0.0.1", 0), Handler) as server:
         server.daemon_threads = True
         server.block_on_close = False
         loopback.url = f"http://127.0.0.1:{server.server_address[1]}"
@@ -145,5 +173,6 @@ def serve(answer: Callable[[Received], Answer] = completion) -> Iterator[Loopbac
         try:
             yield loopback
         finally:
+            loopback.ended.set()
             server.shutdown()
             thread.join()

@@ -34,7 +34,7 @@ ROUTE_PATH = {
 
 
 def chat(client: Any, **extra: Any) -> Any:
-    return client.chat.completions.create(model="deepseek-flash", messages=MESSAGES, **extra)
+    return client.chat.completions.create(**{"model": "deepseek-flash", "messages": MESSAGES, **extra})
 
 
 # Route, settings -> Authorization, cf-aig-authorization, cf-aig-gateway-id as they must arrive

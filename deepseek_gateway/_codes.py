@@ -1,0 +1,166 @@
+"""What an error code of the gateway means, what to do about it, and whether asking again can help: one table.
+
+The facts are those of Cloudflare's documentation and of answers captured from the live service. New codes appear every
+quarter; one that is not here is told with the gateway's own text, and retried as the SDK decides by its status.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from ._config import VARIABLE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ._config import Route
+
+_ACCOUNT, _GATEWAY, _KEY, _TOKEN, _ENDPOINT = (
+    VARIABLE[name] for name in ("account_id", "gateway_id", "api_key", "gateway_token", "endpoint")
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What is known of a request when its answer is an error."""
+
+    route: Route
+    authorization: bool
+    gateway_token: bool
+    key_is_stored: bool
+    model: str | None
+    max_attempts: int
+
+
+class Code(NamedTuple):
+    """One row: what happened, what to do, and whether the SDK may ask again (None: as it decides by the status)."""
+
+    meaning: str
+    remedy: str | Callable[[Sent], str]
+    retry: bool | None = False
+
+    def advice(self, sent: Sent) -> str:
+        """Say what to do, by what was sent."""
+        return self.remedy if isinstance(self.remedy, str) else self.remedy(sent)
+
+
+def _token_refused(sent: Sent) -> str:
+    if sent.gateway_token:
+        return f"the token in {_TOKEN} was sent; check that it is of this account and has AI Gateway Run"
+    return f"set {_TOKEN} to a token with AI Gateway Run"
+
+
+def _rest_token_refused(sent: Sent) -> str:
+    if sent.gateway_token:
+        return f"the token in {_TOKEN} was sent; on the rest route it needs Workers AI Read on this account"
+    return f"set {_TOKEN} to a token with Workers AI Read"
+
+
+def _provider_unknown(sent: Sent) -> str:
+    if sent.route == "provider":
+        return f"check that {_ENDPOINT} ends before /deepseek"
+    return f"check the prefix of the model {sent.model!r}, such as deepseek/"
+
+
+def _not_reached(sent: Sent) -> str:
+    if sent.model and sent.model.startswith("dynamic/"):
+        return f"if it stays so, check that the dynamic route {sent.model!r} exists and is deployed"
+    return f"if it stays so, check that the model {sent.model!r} exists"
+
+
+_SPEND_LIMIT = Code("a spend limit of this gateway is reached", "wait until its period is over, or raise it")
+_MODEL_UNKNOWN = "the model is not known here"
+
+CODES: dict[str, Code] = {
+    "2001": Code(
+        "this account has no such gateway",
+        f"check {_GATEWAY} and {_ACCOUNT}, or make the gateway in the Cloudflare dashboard",
+    ),
+    "2003": Code("the gateway's own rate limit is reached", "ask more slowly, or raise the limit", retry=True),
+    "2005": Code("no answer came from the provider behind the gateway", _not_reached, retry=True),
+    "2008": Code("the gateway knows no such provider", _provider_unknown),
+    "2009": Code("this gateway asks for authentication", _token_refused),
+    "2016": Code("a guardrail blocked the prompt", "change the prompt, or the gateway's guardrails"),
+    "2017": Code("a guardrail blocked the response", "change the prompt, or the gateway's guardrails"),
+    "2018": Code("too many requests that Cloudflare pays for", "ask more slowly, or use your own key", retry=True),
+    "2019": Code(
+        "the compat route does not take this request",
+        "it takes chat completions alone, with a model such as deepseek/deepseek-flash; the provider route takes all",
+    ),
+    "2021": Code(
+        "Cloudflare's credits do not cover this call",
+        f"store a DeepSeek key for this gateway, set {_KEY}, or add credits in the Cloudflare dashboard",
+    ),
+    "2029": Code("a data loss prevention policy blocked the prompt", "change the prompt, or the gateway's policies"),
+    "2030": Code("a data loss prevention policy blocked the response", "change the prompt, or the gateway's policies"),
+    "2040": Code(
+        "no key is stored under this alias",
+        "correct the alias in cf-aig-byok-alias (byok_alias), or store a key under it in the Cloudflare dashboard",
+    ),
+    "2041": _SPEND_LIMIT,
+    "2045": _SPEND_LIMIT,
+    "7000": Code("there is nothing at this address", f"check {_ENDPOINT}"),
+    "7001": Code("the rest route does not offer this method here", "use the provider route"),
+    "7003": Code(_MODEL_UNKNOWN, "check its name and prefix, such as deepseek/deepseek-flash"),
+    "7013": Code("the guardrails' scanner is not available", "try again later", retry=True),
+    "10000": Code("the rest route does not accept this token", _rest_token_refused),
+}
+"""By the gateway's number. Sources: Cloudflare's changelog, guardrail, DLP, spend-limit and policy pages, captures."""
+
+TEXTS: dict[str, Code] = {
+    "access denied by policy": Code(
+        "an identity policy of this gateway denies this call", "ask who keeps the policies"
+    ),
+    "spending limit exceeded": _SPEND_LIMIT,
+    "spend limit exceeded": _SPEND_LIMIT,
+}
+"""By how the text begins, in lower case, for errors without a number (Cloudflare docs: features/policies)."""
+
+EDGE: dict[str, tuple[str, str, bool | None]] = {
+    "1010": ("it takes this program for a bot", "change its User-Agent, or the rules of your custom domain", False),
+    "502": ("the gateway could not be reached", "try again later", None),
+    "520": ("the gateway gave no valid answer", "try again later", None),
+    "524": ("the gateway took too long", "try again later, or stream the answer", None),
+}
+"""Answers of Cloudflare's edge, which stands before the gateway: plain text, HTML or problem JSON."""
+
+
+def _key_refused(sent: Sent) -> str:
+    if sent.key_is_stored and sent.authorization:
+        return (
+            "an Authorization header was sent, which keeps Cloudflare from adding the stored key; leave it out, "
+            "also from default_headers and with_options(api_key=...)"
+        )
+    if sent.authorization:
+        return f"check {_KEY}; to use a key stored at Cloudflare, leave it unset"
+    return f"no key reached DeepSeek; store one for this gateway at Cloudflare, or set {_KEY}"
+
+
+DEEPSEEK: tuple[tuple[int, str, str | Callable[[Sent], str]], ...] = (
+    (
+        400,
+        "supported api model names",
+        "use one of the names it lists; deepseek-chat and deepseek-reasoner are retired",
+    ),
+    (400, "does not support this tool_choice", 'pass extra_body={"thinking": {"type": "disabled"}} to force a tool'),
+    (400, "reasoning_content", "give earlier assistant messages back whole, with their reasoning_content"),
+    (400, "response_format", "chat takes json_object only; json_schema works with client.responses"),
+    (400, "maximum context length", "shorten the messages"),
+    (400, "content exists risk", "DeepSeek's content filter refused the prompt; change it"),
+    (400, "unknown variant `developer`", "use the role system in place of developer"),
+    (401, "", _key_refused),
+    (402, "", "the balance of the DeepSeek account is used up; top it up at platform.deepseek.com"),
+    (429, "", "fewer calls at a time; DeepSeek's limit is on concurrency and falls with the balance"),
+    (503, "", "DeepSeek is busy; try again later"),
+)
+"""What to do about DeepSeek's own errors, by status and a part of the text in lower case; the first that fits."""
+
+
+def deepseek_remedy(status: int, text: str, sent: Sent) -> str | None:
+    """Say what to do about an error that DeepSeek made, if there is anything to say."""
+    lowered = text.lower()
+    for known, part, remedy in DEEPSEEK:
+        if known == status and part in lowered:
+            return remedy if isinstance(remedy, str) else remedy(sent)
+    return None
