@@ -12,6 +12,10 @@ It needs no account, no network and no model, and its answers are the same on ev
     assert emulator.requests[0].headers["cf-aig-authorization"] == f"Bearer {emulator.gateway_token}"
     assert "cf-aig-authorization" not in emulator.requests[0].upstream.headers
 
+What the owner of a gateway may switch on are arguments of `Emulator`, such as `guardrails` and `rate_limit`, and
+`Emulator.fail_next()` lets anything go wrong that can: errors of the gateway, of Cloudflare's edge and of DeepSeek,
+streams that break off, connections that are reset.
+
 Anything that speaks HTTP can use it: `Emulator.url` is an ordinary loopback URL. It answers on all three routes as
 the two services are documented, or were seen, to answer, and it is an independent reading of them: it shares no code
 with the clients of this library. Needs the extra: ``pip install 'deepseek-gateway[emulator]'``.

@@ -5,7 +5,7 @@ What it says is in `_answers` and `_responses`; here is what it accepts, and how
 
 import json
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from deepseek_gateway.emulator._answers import (
@@ -18,7 +18,7 @@ from deepseek_gateway.emulator._answers import (
     fim_chunks,
     take_turn,
 )
-from deepseek_gateway.emulator._exchange import ReceivedRequest, Reply, json_reply, mapping, sequence
+from deepseek_gateway.emulator._exchange import ReceivedRequest, Reply, json_reply, mapping, sequence, to_json
 from deepseek_gateway.emulator._responses import responses_body, responses_events
 
 MODELS = ("deepseek-flash", "deepseek-v4-pro")
@@ -53,12 +53,13 @@ class DeepSeekError(Exception):
         super().__init__(message)
         self.message, self.status, self.kind, self.code, self.content_type = message, status, kind, code, content_type
 
-    def reply(self) -> Reply:
-        """Return the error as it goes over the wire."""
+    def reply(self, message: str | None = None) -> Reply:
+        """Return the error as it goes over the wire, perhaps with another message."""
+        text = self.message if message is None else message
         if self.kind is None:
             headers = (("content-type", self.content_type),) if self.content_type else ()
-            return Reply(status=self.status, headers=headers, chunks=(self.message.encode(),))
-        error = {"message": self.message, "type": self.kind, "param": None, "code": self.code}
+            return Reply(status=self.status, headers=headers, chunks=(text.encode(),))
+        error = {"message": text, "type": self.kind, "param": None, "code": self.code}
         return json_reply(self.status, {"error": error}, self.content_type or _JSON)
 
 
@@ -71,24 +72,24 @@ def wrong_key(key: str) -> DeepSeekError:
 
 # Text of 400 to 503 as documented or observed. No body of a 500 is known: that one is only of the family's shape.
 # The content type of 402, 429, 500 and 503 is unknown.
-STATUS_ERRORS: dict[int, Callable[[], DeepSeekError]] = {
-    400: lambda: DeepSeekError("Content Exists Risk"),
-    401: lambda: wrong_key("emulated-key"),
-    402: lambda: DeepSeekError("Insufficient Balance", status=402, kind="unknown_error", content_type=_JSON),
-    422: lambda: DeepSeekError(
+STATUS_ERRORS: Mapping[int, DeepSeekError] = {
+    400: DeepSeekError("Content Exists Risk"),
+    401: wrong_key("emulated-key"),
+    402: DeepSeekError("Insufficient Balance", status=402, kind="unknown_error", content_type=_JSON),
+    422: DeepSeekError(
         _DESERIALIZE + "missing field `messages` at line 4 column 1", status=422, kind=None, content_type="text/plain"
     ),
-    429: lambda: DeepSeekError(
+    429: DeepSeekError(
         "Too many requests. Your current concurrency is 26, which exceeds your concurrency limit of 25 based on your "
         "remaining balance. Please top up your balance to restore your concurrency.",
         status=429,
         kind="rate_limit_error",
         content_type=_JSON,
     ),
-    500: lambda: DeepSeekError(
+    500: DeepSeekError(
         "Server error, please retry.", status=500, kind="server_error", code="server_error", content_type=_JSON
     ),
-    503: lambda: DeepSeekError(
+    503: DeepSeekError(
         "Service is too busy. We advise users to temporarily switch to alternative LLM API service providers.",
         status=503,
         kind="service_unavailable_error",
@@ -152,16 +153,15 @@ class DeepSeek:
         self._keys = frozenset(keys)
         self._served = 0
 
-    def answer(self, request: ReceivedRequest, fault: DeepSeekError | None = None) -> Reply:
-        """Answer one request, or fail with `fault`."""
+    def answer(self, request: ReceivedRequest, error: Reply | None = None) -> Reply:
+        """Answer one request, if not with `error`."""
         self._served += 1
         try:
-            if fault is not None:
-                raise fault
-            self._authenticate(request.headers.get("authorization", ""))
-            reply = self._route(request)
-        except DeepSeekError as error:
-            reply = error.reply()
+            if error is None:
+                self._authenticate(request.headers.get("authorization", ""))
+            reply = error or self._route(request)
+        except DeepSeekError as refusal:
+            reply = refusal.reply()
         return reply.with_headers(("x-ds-trace-id", digest("trace", self._served)[:32]))
 
     def _authenticate(self, authorization: str) -> None:
@@ -287,15 +287,16 @@ def _chat(request: ReceivedRequest) -> Reply:
     )
     turn = take_turn(prompt)
     logprobs = _top(asked.get("top_logprobs")) if asked.get("logprobs") else None
-    if not asked.get("stream"):
-        return json_reply(200, chat_body(turn, logprobs))
     include_usage = bool(mapping(asked.get("stream_options")).get("include_usage"))
-    return _stream(tuple(chat_chunks(turn, logprobs, include_usage=include_usage)))
+    return _answer(asked, chat_body(turn, logprobs), chat_chunks(turn, logprobs, include_usage=include_usage))
 
 
-def _stream(chunks: tuple[bytes, ...]) -> Reply:
+def _answer(asked: Json, whole: Json, events: Iterable[bytes]) -> Reply:
+    """Return the answer as a whole or, if that was asked for, as a stream of events."""
+    if not asked.get("stream"):
+        return json_reply(200, whole)
     headers = (("content-type", "text/event-stream; charset=utf-8"), ("cache-control", "no-cache"))
-    return Reply(status=200, headers=headers, chunks=chunks, streamed=True)
+    return Reply(status=200, headers=headers, chunks=tuple(events), streamed=True, whole=to_json(whole))
 
 
 def _fim(request: ReceivedRequest) -> Reply:
@@ -312,7 +313,7 @@ def _fim(request: ReceivedRequest) -> Reply:
         stop=_stops(body.json.get("stop")),
     )
     turn = take_turn(prompt)
-    return _stream(tuple(fim_chunks(turn))) if body.json.get("stream") else json_reply(200, fim_body(turn))
+    return _answer(body.json, fim_body(turn), fim_chunks(turn))
 
 
 def _fim_elsewhere(_: ReceivedRequest) -> Reply:
@@ -354,9 +355,7 @@ def _responses(request: ReceivedRequest) -> Reply:
         )
     )
     turn = take_turn(prompt)
-    if asked.get("stream"):
-        return _stream(tuple(responses_events(turn, asked)))
-    return json_reply(200, responses_body(turn, asked))
+    return _answer(asked, responses_body(turn, asked), responses_events(turn, asked))
 
 
 def _models(_: ReceivedRequest) -> Reply:

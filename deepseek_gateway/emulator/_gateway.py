@@ -1,110 +1,31 @@
 """The emulated AI Gateway: which URL leads where, who may pass, with which key, and what it says when nobody may.
 
 One function, `Gateway.answer()`, takes a request through the gateway in the order in which the gateway itself works:
-locate, authenticate, choose credentials, translate the model name, forward, label the answer.
+locate, authenticate, choose credentials, translate the model name, count, scan, look into the cache, forward, scan,
+label the answer.
 """
 
+import asyncio
 import uuid
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple, TypeVar
+from typing import Literal, NamedTuple
 
 from starlette.datastructures import Headers
 
 from deepseek_gateway.emulator._answers import CREATED, digest
-from deepseek_gateway.emulator._deepseek import (
-    MODELS,
-    RETIRED,
-    STATUS_ERRORS,
-    DeepSeek,
-    DeepSeekError,
-    model_entry,
-)
+from deepseek_gateway.emulator._deepseek import MODELS, RETIRED, DeepSeek, model_entry
 from deepseek_gateway.emulator._exchange import ReceivedRequest, Reply, json_reply, mapping, to_json
+from deepseek_gateway.emulator._faults import UNLOGGED, Action, Fault, GatewayError, Pairs, dlp_header
+from deepseek_gateway.emulator._policies import Cache, Window, cost, found, number, prices
 
-_BAD_FORMAT = "Chat completion bad format"
-
-
-Pairs = tuple[tuple[str, str], ...]
 Passage = tuple[ReceivedRequest, Pairs]
-Fault = TypeVar("Fault", "GatewayError", DeepSeekError)
 
-
-class Documented(NamedTuple):
-    """A gateway error as Cloudflare documents it, or as it was observed."""
-
-    status: int
-    message: str
-
-
-# Codes 2001 to 2045 are the gateway host's (observed; Cloudflare docs: features/guardrails, features/dlp,
-# features/spend-limits). No text of 2018 and 7013 is known; the status of 2029 and 2030 rests on one observation.
-# 7001, 7003 and 10000 are those of api.cloudflare.com, 7000 is its usual answer to an unknown path.
-CODES: Mapping[int, Documented] = {
-    2001: Documented(400, "Please configure AI Gateway in the Cloudflare dashboard"),
-    2003: Documented(429, "Rate limited"),
-    2005: Documented(400, "Failed to get response from provider"),
-    2008: Documented(400, "Invalid provider"),
-    2009: Documented(401, "Unauthorized"),
-    2016: Documented(424, "Prompt blocked due to security configurations"),
-    2017: Documented(424, "Response blocked due to security configurations"),
-    2018: Documented(429, "Wholesale limit exceeded"),
-    2019: Documented(400, _BAD_FORMAT),
-    2021: Documented(
-        402,
-        "Insufficient wholesale credits. Please add additional credits on the AI Gateway Cloudflare dashboard to "
-        "continue using provider models.",
-    ),
-    2029: Documented(424, "Request content blocked due to DLP policy violations"),
-    2030: Documented(424, "Response content blocked due to DLP policy violations"),
-    2040: Documented(400, "Provider 'deepseek' has no BYOK credential named 'missing'. Configured aliases: 'default'"),
-    2041: Documented(
-        429,
-        "Spend limit exceeded: rule 'daily' (cost limit 1 per 86400s, fixed) for deepseek deepseek-flash",
-    ),
-    2045: Documented(
-        429,
-        "Spend limit exceeded: rule 'daily' (cost limit 1 per 86400s, fixed) for deepseek deepseek-flash",
-    ),
-    7000: Documented(404, "No route for that URI"),
-    7001: Documented(405, "GET not supported for requested URI."),
-    7003: Documented(404, "Model not found: deepseek/missing"),
-    7013: Documented(503, "Guardrails are unavailable"),
-    10000: Documented(401, "Authentication error"),
-}
 _CONNECTION = frozenset({"host", "content-length", "connection", "transfer-encoding", "cf-cache-ttl", "cf-skip-cache"})
-# Refused before there is a log row, hence without a log id (observed for the run path, assumed for the others).
-_UNLOGGED = frozenset({2001, 2009, 7000, 7001, 10000})
-
-
-class GatewayError(Exception):
-    """An error that the gateway makes, by its code."""
-
-    def __init__(self, code: int, message: str | None = None, status: int | None = None) -> None:
-        """Take status and text from the table unless they are given."""
-        documented = CODES.get(code, Documented(500, "Unknown error"))
-        self.code, self.status = code, status or documented.status
-        self.message = documented.message if message is None else message
-        super().__init__(self.message)
-
-    def reply(self, route: str) -> Reply:
-        """Return the error in the envelope of the host: a list under `error`, or under `errors` on the REST API."""
-        listed = [{"code": self.code, "message": self.message}]
-        if route == "rest":
-            return json_reply(self.status, {"success": False, "errors": listed, "messages": [], "result": None})
-        body = {
-            "success": False,
-            "result": [],
-            "messages": [],
-            "error": listed,
-            "name": "AiGatewayError",
-            "httpCode": self.status,
-            "internalCode": self.code,
-            "message": self.message,
-            "description": self.message,
-        }
-        return json_reply(self.status, body)
+_TOO_MANY, _SERVER_ERROR = 429, 500
+_MOST_ATTEMPTS, _LONGEST_DELAY = 5, 60_000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -117,6 +38,12 @@ class Settings:
     authenticated: bool
     stored_keys: Mapping[str, str]
     dynamic_routes: Mapping[str, str]
+    cache_ttl: float | None
+    rate_limit: tuple[int, float] | None
+    spend_limit: tuple[float, float] | None
+    guardrails: Collection[str] | None
+    dlp: Mapping[str, Action]
+    latency: float
 
 
 class Target(NamedTuple):
@@ -155,62 +82,135 @@ class Gateway:
         self._settings = settings
         self._upstream = upstream
         self._served = 0
-        self._faults: deque[GatewayError | DeepSeekError] = deque()
+        self.faults: deque[Fault] = deque()
+        self._cache = Cache(settings.cache_ttl)
+        self._requests, self._spending = Window(settings.rate_limit), Window(settings.spend_limit)
 
-    def fail_next(self, code: int | None, status: int | None, message: str | None, times: int) -> None:
-        """Queue `times` failures: of the gateway if there is a code, else of DeepSeek."""
-        if code is not None:
-            if code not in CODES and (status is None or message is None):
-                raise ValueError(f"No gateway error {code} is documented; give its status and message too.")
-            fault: GatewayError | DeepSeekError = GatewayError(code, message, status)
-        elif status in STATUS_ERRORS:
-            fault = STATUS_ERRORS[status]()
-            fault.message = fault.message if message is None else message
-        else:
-            known = ", ".join(map(str, STATUS_ERRORS))
-            raise ValueError(f"Give a gateway code, or a status of DeepSeek's: {known}.")
-        self._faults.extend([fault] * times)
-
-    def answer(self, request: ReceivedRequest) -> tuple[ReceivedRequest, Reply]:
-        """Take `request` through the gateway; return it with what DeepSeek got of it, and the answer."""
+    async def answer(self, request: ReceivedRequest) -> Reply:
+        """Take `request` through the gateway; what happens to it on the way is noted on it."""
         self._served += 1
         target = locate(request.path)
-        labels = self._labels(request.headers)
+        edge, labels = self._labels(request.headers)
         try:
-            if fault := self._due(GatewayError):
-                raise fault
-            passage = self._rest(request, target) if target.route == "rest" else self._host(request, target)
+            if fault := self._due(early=True):
+                await asyncio.sleep(fault.delay)
+                reply = fault.strike(fault.error(target.route) or Reply(status=200), target.route)
+                logged = not fault.edge and fault.code not in UNLOGGED
+            else:
+                passage = self._rest(request, target) if target.route == "rest" else self._host(request, target)
+                reply = passage if isinstance(passage, Reply) else await self._pass(request, target, *passage)
+                logged = True
         except GatewayError as error:
-            reply = error.reply(target.route)
-            return request, reply.with_headers(*(self._edge() if error.code in _UNLOGGED else labels))
-        if isinstance(passage, Reply):
-            return request, passage.with_headers(*labels)
-        forwarded, more = passage
-        return replace(request, upstream=forwarded), self._ask_upstream(forwarded).with_headers(*labels, *more)
+            reply, logged = error.reply(target.route), error.code not in UNLOGGED
+        return reply.with_headers(*edge, *(labels if logged else ()))
 
-    def _ask_upstream(self, request: ReceivedRequest) -> Reply:
-        return self._upstream.answer(request, self._due(DeepSeekError))
+    async def _pass(self, request: ReceivedRequest, target: Target, forwarded: ReceivedRequest, more: Pairs) -> Reply:
+        """Let the request through to DeepSeek, and the answer back, unless a setting of the gateway is against it.
 
-    def _due(self, kind: type[Fault]) -> Fault | None:
-        """Take the next failure off the queue if it is of this `kind`."""
-        if self._faults and isinstance(fault := self._faults[0], kind):
-            self._faults.popleft()
-            return fault
-        return None
+        Guardrails make one JSON body of a stream, but the REST API streams and does not look at answers (Cloudflare
+        docs: features/guardrails/usage-considerations). What DLP only flags is told in a header.
+        """
+        guarded, dlp = self._settings.guardrails, self._settings.dlp
+        if self._requests.full:
+            raise GatewayError(2003)
+        self._requests.add(1)
+        if found(guarded, forwarded.body):
+            raise GatewayError(2016)
+        asked = {dlp[word] for word in found(dlp, forwarded.body)}
+        if "BLOCK" in asked:
+            raise GatewayError(2029)
+        reply = await self._fetch(request, forwarded, target.route)
+        if guarded is not None and target.route != "rest":
+            if found(guarded, reply.body):
+                raise GatewayError(2017)
+            if reply.streamed:
+                kept = tuple(pair for pair in reply.headers if pair[0] not in {"content-type", "cache-control"})
+                headers = (("content-type", "application/json"), *kept)
+                reply = replace(reply, headers=headers, chunks=(reply.body,), streamed=False)
+        answered = {dlp[word] for word in found(dlp, reply.body)}
+        if "BLOCK" in answered:
+            raise GatewayError(2030)
+        flagged = [check for check, actions in (("REQUEST", asked), ("RESPONSE", answered)) if actions]
+        return reply.with_headers(*more, *((dlp_header("FLAG", *flagged),) if flagged else ()))
 
-    def _edge(self) -> Pairs:
-        return ("server", "cloudflare"), ("cf-ray", f"{digest('ray', self._served)[:16]}-LOC")
+    async def _fetch(self, request: ReceivedRequest, forwarded: ReceivedRequest, route: str) -> Reply:
+        """Get the answer from the cache or from DeepSeek.
 
-    def _labels(self, headers: Headers) -> Pairs:
-        """Return the headers of a logged answer.
+        A hit costs nothing, and is served even to those who have spent too much. A spend limit does not apply to a
+        model without a price (Cloudflare docs: features/policies, features/spend-limits).
+        """
+        slot = self._cache.slot(request, forwarded, route)
+        if slot and (kept := self._cache.get(slot)):
+            request.cost = 0.0
+            return kept.with_headers(("cf-aig-cache-status", "HIT"))
+        model = str(mapping(forwarded.json).get("model"))
+        charged = prices(request, model)
+        if charged is not None and self._spending.full:
+            most, seconds = self._settings.spend_limit or (0, 0)
+            rule = f"rule 'emulator' (cost limit {most:g} per {seconds:g}s, sliding)"
+            raise GatewayError(2045, f"Spend limit exceeded: {rule} for deepseek {model}")
+        reply = await self._ask_upstream(request, forwarded, route)
+        request.cost = cost(reply, charged)
+        self._spending.add(request.cost or 0.0)
+        if slot is None:
+            return reply
+        self._cache.put(slot, reply)
+        return reply.with_headers(("cf-aig-cache-status", "MISS"))
+
+    async def _ask_upstream(self, request: ReceivedRequest, forwarded: ReceivedRequest, route: str) -> Reply:
+        """Ask DeepSeek, as often and as patiently as the headers say (Cloudflare docs: configuration/request-handling).
+
+        What counts as a failure is documented as "failed request / provider returned an error"; here: no connection,
+        nothing within `cf-aig-request-timeout`, 429 and 5xx. The last of several tries may take as long as it takes.
+        Then DeepSeek's error is passed on; without one it is 2005, also for a timeout, whose code is not known.
+        """
+        headers = request.headers
+        tries = min(max(number(headers, "cf-aig-max-attempts") or 1, 1), _MOST_ATTEMPTS)
+        delay = min(number(headers, "cf-aig-retry-delay") or 0, _LONGEST_DELAY) / 1000
+        timeout = number(headers, "cf-aig-request-timeout")
+        seconds = timeout / 1000 if timeout else None
+        reply: Reply | None = None
+        for retry in range(tries):
+            if retry:
+                growth = {"linear": retry, "exponential": 2 ** (retry - 1)}
+                await asyncio.sleep(delay * growth.get(headers.get("cf-aig-backoff", "constant"), 1))
+            request.attempts.append(forwarded)
+            reply = None
+            with suppress(TimeoutError):
+                async with asyncio.timeout(None if 0 < retry == tries - 1 else seconds):
+                    reply = await self._try(forwarded, route)
+            if reply is not None and reply.status != _TOO_MANY and reply.status < _SERVER_ERROR:
+                break
+        if reply is None:
+            raise GatewayError(2005)
+        return reply
+
+    async def _try(self, forwarded: ReceivedRequest, route: str) -> Reply | None:
+        """Ask DeepSeek once; `None` is for a provider that cannot be reached."""
+        fault = self._due(early=False)
+        if fault is None:
+            await asyncio.sleep(self._settings.latency)
+            return self._upstream.answer(forwarded)
+        await asyncio.sleep(fault.delay if fault.latency else self._settings.latency)
+        if fault.unreachable:
+            return None
+        error = fault.error(route) if fault.event is None else None
+        return fault.strike(self._upstream.answer(forwarded, error), route)
+
+    def _due(self, *, early: bool) -> Fault | None:
+        """Take the next failure off the queue if this is the place for it."""
+        return self.faults.popleft() if self.faults and self.faults[0].early == early else None
+
+    def _labels(self, headers: Headers) -> tuple[Pairs, Pairs]:
+        """Return the headers of every answer, and those that a logged answer has besides.
 
         Log ids are lowercase UUIDv7 since October 2026; request and event id equal it, unless the caller named the
         event (Cloudflare docs: changelog 2026-10-08). Step 0 is an ordinary request.
         """
         random = digest("log", self._served)
         log_id = str(uuid.UUID(f"{CREATED * 1000 + self._served:012x}7{random[:3]}8{random[3:18]}"))
-        return (
-            *self._edge(),
+        edge = ("server", "cloudflare"), ("cf-ray", f"{digest('ray', self._served)[:16]}-LOC")
+        return edge, (
             ("cf-aig-log-id", log_id),
             ("cf-aig-request-id", log_id),
             ("cf-aig-event-id", headers.get("cf-aig-event-id", log_id)),

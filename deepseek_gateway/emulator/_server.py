@@ -1,9 +1,11 @@
 """The emulator's face: a server on loopback in a thread of its own."""
 
 import asyncio
+import math
 import socket
+import struct
 import threading
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
 from types import MappingProxyType, TracebackType
@@ -11,12 +13,12 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 import uvicorn
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response, StreamingResponse
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
 from deepseek_gateway.emulator._deepseek import DeepSeek
 from deepseek_gateway.emulator._exchange import ReceivedRequest, Reply
+from deepseek_gateway.emulator._faults import Action, Fault, Shape
 from deepseek_gateway.emulator._gateway import Gateway, Settings
 
 if TYPE_CHECKING:
@@ -31,14 +33,10 @@ _ROUTES: Mapping[str, str] = MappingProxyType({"support": "deepseek-v4-pro"})
 class Emulator:
     """A local AI Gateway with a local DeepSeek behind it, running while its `with` block does.
 
-    All identifiers and secrets are obvious fakes unless given. Many emulators can run at once.
+    All identifiers and secrets are obvious fakes unless given; the first four arguments can be read back. Many
+    emulators can run at once.
 
     Attributes:
-        account_id: The Cloudflare account that exists; another one is answered with 2001.
-        gateway_id: The gateway that exists, besides `default`, which always needs the gateway token.
-        api_key: The DeepSeek key that DeepSeek accepts, and what is stored at Cloudflare unless `stored_keys` says
-            otherwise. Stored keys are accepted too.
-        gateway_token: The Cloudflare API token.
         requests: What was received so far, oldest first; `requests.clear()` starts afresh.
     """
 
@@ -52,18 +50,31 @@ class Emulator:
         authenticated: bool = True,
         stored_keys: Mapping[str, str] | None = None,
         dynamic_routes: Mapping[str, str] = _ROUTES,
+        cache_ttl: float | None = None,
+        rate_limit: tuple[int, float] | None = None,
+        spend_limit: tuple[float, float] | None = None,
+        guardrails: Collection[str] | None = None,
+        dlp: Mapping[str, Action] | None = None,
+        latency: float = 0.0,
         port: int = 0,
     ) -> None:
         """Configure the gateway; it serves from `with` on.
 
         Args:
-            account_id: See the class.
-            gateway_id: See the class.
-            api_key: See the class.
-            gateway_token: See the class.
+            account_id: The Cloudflare account that exists; another one is answered with 2001.
+            gateway_id: The gateway that exists, besides `default`, which always needs the gateway token.
+            api_key: The DeepSeek key that DeepSeek accepts, besides the stored ones.
+            gateway_token: The Cloudflare API token.
             authenticated: Whether the gateway demands the token. Keys are stored for authenticated gateways only.
             stored_keys: DeepSeek keys stored at Cloudflare, by alias. By default `api_key` as `default`.
             dynamic_routes: Names of dynamic routes, and the DeepSeek model that each leads to. By default `support`.
+            cache_ttl: Seconds for which answers are cached. By default only requests with a `cf-aig-cache-key` are.
+            rate_limit: How many requests in how many seconds are served; more are answered with 2003.
+            spend_limit: For how many USD in how many seconds requests are served; after that the answer is 2045.
+            guardrails: Texts, possibly none at all, for which a prompt (2016) or a response (2017) is blocked. With
+                guardrails, streams arrive as one JSON body, except on the REST API.
+            dlp: Texts that data loss prevention finds in requests (2029) or responses (2030), with `BLOCK` or `FLAG`.
+            latency: Seconds that DeepSeek takes until an answer begins.
             port: The port on 127.0.0.1, or 0 for any free one.
         """
         self.account_id = account_id
@@ -79,6 +90,12 @@ class Emulator:
             authenticated=authenticated,
             stored_keys=keys,
             dynamic_routes=dict(dynamic_routes),
+            cache_ttl=cache_ttl,
+            rate_limit=rate_limit,
+            spend_limit=spend_limit,
+            guardrails=guardrails,
+            dlp=dlp or {},
+            latency=latency,
         )
         self._gateway = Gateway(settings, DeepSeek({api_key, *keys.values()}))
         self._port = port
@@ -107,25 +124,75 @@ class Emulator:
         credentials = {"api_key": self.api_key, "gateway_token": self.gateway_token}
         return GatewayConfig(route=route, **{"endpoint": f"{self.url}/{path}", **credentials, **named})
 
-    def fail_next(
+    def fail_next(  # noqa: PLR0913 - keyword-only, all with defaults
         self,
         code: int | None = None,
         *,
         status: int | None = None,
-        message: str | None = None,
         times: int = 1,
+        message: str | None = None,
+        shape: Shape | None = None,
+        body: bytes | str | Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+        event: int | None = None,
+        unreachable: bool = False,
+        reset: bool = False,
+        latency: float = 0.0,
+        keep_alive: int = 0,
+        cut_after: int | None = None,
+        clean: bool = False,
+        stall_after: int | None = None,
     ) -> None:
-        """Let the next `times` requests fail, in the order of the calls.
+        """Let something go wrong `times` times; failures come in the order of the calls.
+
+        Errors of the gateway and of Cloudflare's edge, and `reset`, strike the next request, whatever it is. All
+        others strike the next try to reach DeepSeek, and the gateway repeats a failed one as
+        `cf-aig-max-attempts` says; a request that does not get as far leaves them for the next. Without an error the
+        answer is the ordinary one, delivered as the last seven arguments say. To be refused a connection, stop the
+        emulator.
 
         Args:
-            code: The gateway answers with this code (2003 rate limited, 2021 no credits, ...) and its documented
-                status and text, whatever the request.
-            status: Without a code, DeepSeek answers with its documented error of this status: 400, 401, 402, 422, 429,
-                500 or 503. Requests that do not get as far leave it for the next. With a code, the status to use.
+            code: An error of the gateway (2003 rate limited, 2021 no credits, ...) with its documented status and text.
+            status: The HTTP status. Without a code, DeepSeek's documented error of this status: 400, 401, 402, 422,
+                429, 500 or 503; or the edge's: 403, 502, 520 or 524. 200 puts the error, of the gateway if there is a
+                code, into an answer that looks like a success.
+            times: How often.
             message: A text of your own.
-            times: How many requests fail so.
+            shape: `short`: the gateway's envelope of older captures. `policy`: a policy's object in place of the list
+                (403, 429). `text`: DeepSeek's plain text (401, 422). `edge`: Cloudflare's edge, in plain text (403)
+                or HTML. `problem`: the edge, in problem JSON (502, 520, 524).
+            body: What DeepSeek answers, or the one whose `shape` is given, as it is; the status is 200 unless given.
+            headers: Headers to set on the answer.
+            event: The error is this event of a stream, 0 being the first one, and the stream ends with it. An answer
+                that is no stream becomes an HTTP 200 with the error as its body.
+            unreachable: DeepSeek cannot be reached; when no try is left the gateway says 2005.
+            reset: The connection is reset in place of an answer.
+            latency: Seconds until the answer begins, `math.inf` for never.
+            keep_alive: Lines of filler, comments in a stream and blank lines before plain JSON: so many after the
+                headers, which then come at once, spread over `latency`, and one between any two events.
+            cut_after: The connection is closed after so many bytes of the body, ...
+            clean: ... or the body ends there in due form.
+            stall_after: The answer stops after so many bytes of the body while the connection stays open.
         """
-        self._gateway.fail_next(code, status, message, times)
+        if times < 1:
+            raise ValueError("Something fails once at least: times is 1 or more.")
+        fault = Fault(
+            code=code,
+            status=status,
+            message=message,
+            shape=shape,
+            body=body,
+            headers=headers,
+            event=event,
+            unreachable=unreachable,
+            reset=reset,
+            latency=latency,
+            keep_alive=keep_alive,
+            cut_after=cut_after,
+            clean=clean,
+            stall_after=stall_after,
+        )
+        self._gateway.faults.extend([fault] * times)
 
     def __enter__(self) -> Self:
         """Start serving; on return the port accepts connections."""
@@ -193,7 +260,7 @@ class Emulator:
             timeout_keep_alive=600,
         )
         config.load()
-        server = await loop.create_server(lambda: _Connection(config, state, {}), sock=listening, backlog=_BACKLOG)
+        server = await loop.create_server(lambda: _Connection(config, state), sock=listening, backlog=_BACKLOG)
         started.set_result(lambda: loop.call_soon_threadsafe(stopped.set))
         await stopped.wait()
         server.close()
@@ -202,41 +269,91 @@ class Emulator:
         await asyncio.sleep(0)
 
     async def _answer(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
-        """Serve one request (this is the ASGI application)."""
+        """Serve one request (this is the ASGI application), as long as somebody waits for the answer."""
         # When the emulator stops, what is still being answered is cancelled, which is nobody's error.
         with suppress(ClientDisconnect, asyncio.CancelledError):
             request = Request(scope, receive)
-            received, reply = self._gateway.answer(
-                ReceivedRequest(
-                    method=request.method,
-                    path=scope["path"],
-                    query=scope["query_string"].decode("latin-1"),
-                    headers=request.headers,
-                    body=await request.body(),
-                )
+            received = ReceivedRequest(
+                method=request.method,
+                path=scope["path"],
+                query=scope["query_string"].decode("latin-1"),
+                headers=request.headers,
+                body=await request.body(),
             )
             self.requests.append(received)
-            await _response(reply)(scope, receive, send)
+            answering = asyncio.ensure_future(self._deliver(received, send, request.state.connection))
+            gone = asyncio.ensure_future(_gone(receive))
+            try:
+                await asyncio.wait((answering, gone), return_when=asyncio.FIRST_COMPLETED)
+                if answering.done():
+                    answering.result()
+            finally:
+                answering.cancel()
+                gone.cancel()
+
+    async def _deliver(self, received: ReceivedRequest, send: "Send", connection: "_Connection") -> None:
+        """Answer in the way that the reply prescribes; where the answer breaks off, wait to be cancelled."""
+        reply = await self._gateway.answer(received)
+        delivery = reply.delivery
+        if delivery.reset:
+            connection.end(reset=True)
+            await asyncio.sleep(math.inf)
+        headers = [(name.encode(), value.encode("latin-1")) for name, value in reply.headers]
+        if not reply.streamed and delivery.whole:
+            headers.append((b"content-length", str(len(reply.body)).encode()))
+        await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+        left = delivery.stall_after if delivery.cut_after is None else delivery.cut_after
+        for chunk, pause in _pieces(reply):
+            piece = chunk[:left]
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+            if left is not None and not (left := left - len(piece)):
+                break
+            await asyncio.sleep(pause)
+        if left is None or delivery.clean:
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+            return
+        if delivery.cut_after is not None:
+            connection.end()
+        await asyncio.sleep(math.inf)
 
 
 class _Connection(H11Protocol):
-    """uvicorn's protocol without the access log, which would go to the loggers of whoever embeds the emulator."""
+    """uvicorn's protocol without the access log, which would go to the loggers of whoever embeds the emulator.
 
-    def __init__(self, config: uvicorn.Config, state: ServerState, app_state: dict[str, Any]) -> None:
-        super().__init__(config, state, app_state)
+    Requests carry it in their state, so that an answer can end the connection.
+    """
+
+    def __init__(self, config: uvicorn.Config, state: ServerState) -> None:
+        super().__init__(config, state, {"connection": self})
         self.access_log = False
 
+    def end(self, *, reset: bool = False) -> None:
+        """Close the connection when all is sent, or reset it at once."""
+        if reset:
+            # To close a socket that must not linger is to reset its connection.
+            sock = self.transport.get_extra_info("socket")
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.transport.abort()
+        else:
+            self.transport.close()
 
-def _response(reply: Reply) -> Response:
-    response = StreamingResponse(_each(reply)) if reply.streamed else Response(b"".join(reply.chunks))
-    response.status_code = reply.status
-    own = [(name.encode(), value.encode("latin-1")) for name, value in reply.headers]
-    response.raw_headers = [*response.raw_headers, *own]
-    return response
+
+async def _gone(receive: "Receive") -> None:
+    """Wait for the client to go away."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
-async def _each(reply: Reply) -> AsyncIterator[bytes]:
-    """Yield chunk by chunk, so that a stream travels as one."""
-    for chunk in reply.chunks:
-        yield chunk
-        await asyncio.sleep(0)
+def _pieces(reply: Reply) -> Iterator[tuple[bytes, float]]:
+    """Yield chunk by chunk, so that a stream travels as one, each with the seconds to wait after it.
+
+    While DeepSeek is busy, comments come in a stream, and blank lines before plain JSON (DeepSeek docs:
+    quick_start/rate_limit).
+    """
+    filler, count = b": keep-alive\n\n" if reply.streamed else b"\n", reply.delivery.keep_alive
+    for _ in range(count):
+        yield filler, reply.delivery.latency / count
+    for index, chunk in enumerate(reply.chunks):
+        if count and index and reply.streamed:
+            yield filler, 0.0
+        yield chunk, 0.0
