@@ -54,6 +54,14 @@ def streams(chunks: list[Any]) -> None:
     assert [bool(chunk.usage) for chunk in chunks] == [False] * (len(chunks) - 1) + [True]
 
 
+def streams_in_one_piece(chunks: list[Any]) -> None:
+    """Guardrails make the gateway answer a stream with one JSON body."""
+    deltas = [chunk.choices[0].delta for chunk in chunks]
+    assert [delta.content for delta in deltas if delta.content]
+    assert [delta for delta in deltas if getattr(delta, "reasoning_content", None)]
+    assert (chunks[-1].choices[0].finish_reason, bool(chunks[-1].usage)) == ("stop", True)
+
+
 def answers_in_json(completion: Any) -> None:
     assert isinstance(json.loads(completion.choices[0].message.content), dict)
 
@@ -68,10 +76,18 @@ def responds(response: Any) -> None:
     assert response.output_text.strip()
 
 
-def gateway_refuses(status: int, code: str) -> Callable[[Any], None]:
+def gateway_refuses(status: int, code: str | None) -> Callable[[Any], None]:
     def check(error: Any) -> None:
         assert (error.status_code, error.type, error.code) == (status, "ai_gateway_error", code)
         assert f"{status} from AI Gateway, not from DeepSeek: " in str(error)
+
+    return check
+
+
+def raises(kind: type[openai.APIError], code: str | None, text: str) -> Callable[[Any], None]:
+    def check(error: Any) -> None:
+        assert (type(error), error.code) == (kind, code)
+        assert text in str(error)
 
     return check
 
@@ -84,16 +100,22 @@ def deepseek_refuses(status: int, kind: str, text: str) -> Callable[[Any], None]
     return check
 
 
-def case(name: str, route: str, use: Any, check: Any, **settings: Any) -> Any:
-    return pytest.param(route, settings, use, check, id=name, marks=pytest.mark.default_cassette(f"{name}.yaml"))
+def case(name: str, route: str, use: Any, check: Any, *, provoked: Any = None, **settings: Any) -> Any:
+    """Name a cassette, the settings that differ, and what the emulator is to do that no live service does on demand."""
+    marks = pytest.mark.default_cassette(f"{name}.yaml")
+    return pytest.param(route, settings, use, check, provoked, id=name, marks=marks)
+
+
+def stream(client: Any) -> Any:
+    return chat(client, stream=True)
 
 
 CASES = [
     case("chat-provider", "provider", chat, answers),
     case("chat-compat", "compat", chat, answers),
     case("chat-rest", "rest", chat, answers),
-    case("stream-provider", "provider", lambda client: chat(client, stream=True), streams),
-    case("stream-compat", "compat", lambda client: chat(client, stream=True), streams),
+    case("stream-provider", "provider", stream, streams),
+    case("stream-compat", "compat", stream, streams),
     case("stored-key", "provider", chat, answers, api_key=None),
     case(
         "json-mode",
@@ -117,9 +139,58 @@ CASES = [
         deepseek_refuses(401, "authentication_error", r"Your api key: \*\*\*\*\S+ is invalid"),
         api_key="wrong-key",
     ),
-    case("deepseek-402", "provider", chat, deepseek_refuses(402, "unknown_error", "Insufficient Balance")),
+    case("rest-401-10000", "rest", chat, gateway_refuses(401, "10000"), gateway_token="wrong-token"),
+    case(
+        "deepseek-402",
+        "provider",
+        chat,
+        deepseek_refuses(402, "unknown_error", "Insufficient Balance"),
+        provoked={"status": 402},
+    ),
+    case("gateway-429-2003", "provider", chat, gateway_refuses(429, "2003"), provoked={"code": 2003}),
+    case("gateway-400-2005", "compat", chat, gateway_refuses(400, "2005"), provoked={"code": 2005}),
+    case("gateway-424-2016", "provider", chat, gateway_refuses(424, "2016"), provoked={"code": 2016}),
+    case("gateway-429-2045", "provider", chat, gateway_refuses(429, "2045"), provoked={"code": 2045}),
+    case("policy-403", "provider", chat, gateway_refuses(403, None), provoked={"shape": "policy"}),
+    case(
+        "edge-502",
+        "provider",
+        chat,
+        raises(openai.InternalServerError, "502", "502 from Cloudflare's edge, before AI Gateway answered"),
+        provoked={"status": 502},
+    ),
+    case(
+        "edge-1010",
+        "provider",
+        chat,
+        raises(openai.PermissionDeniedError, "1010", "403 from Cloudflare's edge, before AI Gateway answered"),
+        provoked={"status": 403},
+    ),
+    case(
+        "plain-text-401",
+        "provider",
+        chat,
+        raises(openai.AuthenticationError, None, "401 from DeepSeek: Authentication Fails (governor)"),
+        provoked={"shape": "text"},
+    ),
+    case("error-in-200", "provider", chat, gateway_refuses(400, "2005"), provoked={"code": 2005, "status": 200}),
+    case(
+        "stream-error",
+        "provider",
+        stream,
+        raises(openai.APIError, "2005", "400 from AI Gateway, not from DeepSeek"),
+        provoked={"code": 2005, "event": 0},
+    ),
+    case(
+        "stream-cut",
+        "provider",
+        stream,
+        raises(openai.APIConnectionError, None, "The stream ended before [DONE], after 1,500 bytes"),
+        provoked={"cut_after": 1500, "clean": True},
+    ),
+    case("stream-buffered", "provider", stream, streams_in_one_piece, provoked={"guardrails": ()}),
 ]
-cases = pytest.mark.parametrize(("route", "settings", "use", "check"), CASES)
+cases = pytest.mark.parametrize(("route", "settings", "use", "check", "provoked"), CASES)
 
 
 @pytest.fixture(scope="module")
@@ -134,21 +205,19 @@ def source(pytestconfig: pytest.Config) -> str:
 
 
 @pytest.fixture
-def config(
-    source: str, route: Any, settings: dict[str, Any], request: pytest.FixtureRequest
-) -> Iterator[GatewayConfig]:
+def config(source: str, route: Any, settings: dict[str, Any], provoked: Any) -> Iterator[GatewayConfig]:
     """Reach what is recorded from: nothing for a replay, else the emulator or what the environment tells."""
-    runs_dry = "deepseek-402" in request.node.name
     if source == "cassette":
         yield replace(REPLAYED, route=route, **settings)
     elif source == "live":
-        if runs_dry:
-            pytest.skip("an empty balance cannot be had on demand; this cassette stays the emulator's")
+        if provoked:
+            pytest.skip(f"the live service does not do on demand what {provoked} asks of the emulator")
         yield replace(GatewayConfig.from_env(LAUNCH_ENVIRONMENT), route=route, **settings)
     else:
-        with importlib.import_module("deepseek_gateway.emulator").Emulator() as emulator:
-            if runs_dry:
-                emulator.fail_next(status=402)
+        rules = {name: value for name, value in (provoked or {}).items() if name == "guardrails"}
+        with importlib.import_module("deepseek_gateway.emulator").Emulator(**rules) as emulator:
+            if provoked and not rules:
+                emulator.fail_next(**provoked)
             yield emulator.config(route=route, **settings)
 
 
@@ -165,7 +234,7 @@ def test_an_exchange_holds_what_the_service_promises(
 ) -> None:
     try:
         result = run(flavour, config, use, max_retries=0)
-    except openai.APIStatusError as error:
+    except openai.APIError as error:
         result = error
     check(result)
     assert vcr.play_count == (1 if source == "cassette" else 0), "the cassette was not played to its end"

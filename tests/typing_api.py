@@ -1,11 +1,21 @@
 """The public types, pinned: checked by mypy and pyright, never run."""
 
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import assert_type
 
 import openai
 
-from deepseek_gateway import ConfigError, GatewayConfig, Route, create_async_client, create_client
+from deepseek_gateway import (
+    ConfigError,
+    GatewayCall,
+    GatewayConfig,
+    Route,
+    create_async_client,
+    create_client,
+    gateway_headers,
+    record_calls,
+)
 
 config = GatewayConfig(account_id="acct", gateway_id="gw", api_key="key", gateway_token="token", route="rest")
 assert_type(config, GatewayConfig)
@@ -36,3 +46,17 @@ def handled(error: openai.OpenAIError) -> tuple[str, ...]:
 
 
 assert_type(ConfigError("message", missing=("A",)).missing, tuple[str, ...])
+
+assert_type(
+    gateway_headers(cache_ttl=60, retry_delay=timedelta(seconds=1), metadata={"a": 1, "b": "x"}), dict[str, str]
+)
+gateway_headers(backoff="random")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+gateway_headers(cache_tll=60)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+
+with record_calls() as calls:
+    assert_type(calls, list[GatewayCall])
+assert_type(calls[0].status, int | None)
+assert_type(calls[0].step, int | None)
+assert_type(calls[0].cache_status, str | None)
+assert_type(calls[0].elapsed, float | None)
+assert_type(GatewayCall.from_response(object()), GatewayCall)
