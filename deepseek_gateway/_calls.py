@@ -143,7 +143,7 @@ class Watch:
             cache, log_id = call.cache_status or "-", call.log_id or "-"
             logger.info("%s %s cache=%s log=%s %.3f s", self._path, call.status, cache, log_id, call.elapsed)
 
-    def failed(self, error: Exception) -> None:
+    def failed(self, error: BaseException) -> None:
         """Note that no answer came, or not the whole of one."""
         if self._call.status is None:
             for recorder in self._recorders:

@@ -34,6 +34,7 @@ from ._response import (
     explain,
     final,
     hidden_fault,
+    may_hold_a_fault,
     not_a_stream,
     redirect_refused,
     request_id,
@@ -72,9 +73,9 @@ class _Seam:
     def _outgoing(self, request: httpx.Request) -> httpx.Request | httpx.Response:
         """Give the request to send, or the answer to one that must not be sent; blank out the SDK's own."""
         # with_options() makes the SDK read the environment anew, so what is there now counts as well.
-        ambient = self._ambient | ambient_headers(os.environ, self._explicit)
+        ambient = ambient_headers(os.environ, self._explicit)
         try:
-            sent = to_gateway(request, self._destination, ambient)
+            sent = to_gateway(request, self._destination, self._ambient | ambient)
         except WrongRouteError as error:
             # Old SDKs retry whatever is raised in here; an answer that says "do not" they obey.
             redact(request)
@@ -87,7 +88,9 @@ class _Seam:
         """Begin to watch a request for `record_calls()` and the log; its path is told without account and gateway."""
         return watch(sent, sent.url.raw_path.partition(b"?")[0][len(self._destination.path) :])
 
-    def _incoming(self, sent: httpx.Request, response: httpx.Response, exchange: Watch | None) -> httpx.Response:
+    def _incoming(
+        self, sent: httpx.Request, response: httpx.Response, exchange: Watch | None, *, streamed: bool
+    ) -> httpx.Response:
         """Give the SDK the answer that it can make sense of; its body has been read, but for a stream of events."""
         if exchange:
             exchange.answered(response)
@@ -97,7 +100,7 @@ class _Seam:
         if response.status_code < 300:  # noqa: PLR2004  # a success
             if not response.is_closed:
                 return self._stream(sent, response, exchange)
-            fault, answer = self._success(sent, response)
+            fault, answer = self._success(sent, response, streamed=streamed)
         else:
             fault, answer = self._failure(sent, response)
         if exchange:
@@ -122,13 +125,15 @@ class _Seam:
             response.headers["x-should-retry"] = "false"
         return None, response
 
-    def _success(self, sent: httpx.Request, response: httpx.Response) -> tuple[Fault | None, httpx.Response]:
+    def _success(
+        self, sent: httpx.Request, response: httpx.Response, *, streamed: bool
+    ) -> tuple[Fault | None, httpx.Response]:
         """Look for an error in an answer that says it is none, and make a stream of one that should have been one."""
         kind, body = response.headers.get("content-type", ""), response.content
-        suspect = kind.startswith("application/json") and (b'"error"' in body or b'"success"' in body)
+        suspect = kind.startswith("application/json") and may_hold_a_fault(body)
         if suspect and (fault := hidden_fault(response.text, sent_with(sent, self._destination))):
             return fault, response
-        if kind.startswith(_EVENT_STREAM) or not asks_to_stream(sent):
+        if not streamed or not asks_to_stream(sent):
             return None, response
         try:
             answer = json.loads(body)
@@ -144,7 +149,9 @@ class _Seam:
         path = sent.url.path
         check = None
         if response.headers.get("content-type", "").startswith(_EVENT_STREAM):
-            check = StreamCheck(sent_with(sent, self._destination), expects_response=path.endswith("/responses"))
+            check = StreamCheck(
+                lambda: sent_with(sent, self._destination), expects_response=path.endswith("/responses")
+            )
         if check is None and exchange is None:
             return response
         events: Any = _AsyncEvents if isinstance(self, httpx.AsyncClient) else _Events
@@ -181,7 +188,9 @@ class GatewayHttpClient(_Seam, openai.DefaultHttpxClient):
             response.request, response.next_request = request, None
             if covered and _needs_reading(sent, response):
                 response.read()
-        return self._incoming(sent, response, exchange) if covered else response
+        if not covered:
+            return response
+        return self._incoming(sent, response, exchange, streamed=options.get("stream", False))
 
     def __del__(self) -> None:
         """Free the sockets of a client that was dropped without `close()`, as the SDK's own does."""
@@ -204,7 +213,9 @@ class _AsyncSeam(_Seam, _AsyncClient):
             response.request, response.next_request = request, None
             if covered and _needs_reading(sent, response):
                 await response.aread()
-        return self._incoming(sent, response, exchange) if covered else response
+        if not covered:
+            return response
+        return self._incoming(sent, response, exchange, streamed=options.get("stream", False))
 
     def __del__(self) -> None:
         """Free the sockets of a client that was dropped without `close()`, as the SDK's own does."""
@@ -314,8 +325,9 @@ def _blamed(request: httpx.Request, exchange: Watch | None) -> Generator[None]:
     """Put the SDK's blanked-out request on an error in place of the one that was sent, and tell those who watch."""
     try:
         yield
-    except httpx.RequestError as error:
-        error.request = request
+    except BaseException as error:
+        if isinstance(error, httpx.RequestError):
+            error.request = request
         if exchange:
             exchange.failed(error)
         raise

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import unquote_to_bytes
 
 from ._codes import Sent
@@ -32,11 +32,14 @@ _GATEWAY_TOKEN = b"cf-aig-authorization"
 _GATEWAY_ID = b"cf-aig-gateway-id"
 _CREDENTIALS = frozenset({_AUTHORIZATION, _GATEWAY_TOKEN})
 # The SDK fills these from OPENAI_ORG_ID and OPENAI_PROJECT_ID; neither Cloudflare nor DeepSeek knows them.
-_OPENAI_IDENTITY = frozenset({b"openai-organization", b"openai-project"})
+_IDENTITY_NAMES = ("openai-organization", "openai-project")
+_OPENAI_IDENTITY = frozenset(name.encode() for name in _IDENTITY_NAMES)
 # What the SDK would have sent, had OPENAI_CUSTOM_HEADERS not replaced it.
 _SDK_OWN = {b"accept": b"application/json", b"content-type": b"application/json", b"user-agent": b"OpenAI/Python"}
 
 Headers = list[tuple[bytes, bytes]]
+
+_NOTHING: frozenset[tuple[bytes, bytes]] = frozenset()
 
 
 class WrongRouteError(Exception):
@@ -104,19 +107,32 @@ def to_gateway(
     Raises:
         WrongRouteError: The model is not DeepSeek's and the route leads to DeepSeek only.
     """
-    headers = _without_ambient(request.headers.raw, destination, ambient)
-    body = _loaded_body(request)
-    if destination.covers(request.url):
-        headers = _addressed(headers, destination)
-        if body and _value(headers, b"content-type").startswith(b"application/json"):
-            rewritten = _with_model_of(body, destination.route)
-            if rewritten is not body:
-                body = rewritten
-                headers = [(n, v) for n, v in headers if n.lower() != b"content-length"]
-    else:
+    headers = request.headers.raw
+    if ambient:
+        headers = _without_ambient(headers, request, destination, ambient)
+    if not destination.covers(request.url):
         headers = [(n, v) for n, v in headers if not any(secret in v for secret in destination.secrets)]
-    source: dict[str, Any] = {"stream": request.stream} if body is None else {"content": body}
-    return type(request)(request.method, request.url, headers=headers, extensions=request.extensions, **source)
+        return _copy(request, headers)
+    headers = _addressed(headers, destination)
+    body = _loaded_body(request)
+    if body and _value(headers, b"content-type").startswith(b"application/json"):
+        rewritten = _with_model_of(body, destination.route)
+        if rewritten is not body:
+            headers = [(n, v) for n, v in headers if n.lower() != b"content-length"]
+            return type(request)(
+                request.method, request.url, headers=headers, extensions=request.extensions, content=rewritten
+            )
+    return _copy(request, headers)
+
+
+def _copy(request: httpx.Request, headers: Headers) -> httpx.Request:
+    """Make the same request with other headers; the body is shared, and read where it was."""
+    copied = type(request)(
+        request.method, request.url, headers=headers, extensions=request.extensions, stream=request.stream
+    )
+    if _loaded_body(request) is not None:
+        copied.read()
+    return copied
 
 
 def model_of(request: httpx.Request) -> str | None:
@@ -165,15 +181,13 @@ def ambient_headers(environ: Mapping[str, str], explicit: Iterable[str]) -> froz
     Returns:
         Pairs of lower-case name and value.
     """
-    found: list[tuple[str, str]] = []
-    if admin_key := environ.get("OPENAI_ADMIN_KEY"):
-        found.append(("authorization", f"Bearer {admin_key}"))
-    found += [
-        (header, environ[variable])
-        for header, variable in (("openai-organization", "OPENAI_ORG_ID"), ("openai-project", "OPENAI_PROJECT_ID"))
-        if variable in environ
-    ]
-    for line in environ.get("OPENAI_CUSTOM_HEADERS", "").split("\n"):
+    admin_key, *identity = map(environ.get, ("OPENAI_ADMIN_KEY", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID"))
+    custom = environ.get("OPENAI_CUSTOM_HEADERS")
+    if not (admin_key or custom or any(identity)):
+        return _NOTHING
+    found = [("authorization", f"Bearer {admin_key}")] if admin_key else []
+    found += [(name, value) for name, value in zip(_IDENTITY_NAMES, identity, strict=True) if value]
+    for line in (custom or "").split("\n"):
         name, colon, value = line.partition(":")
         if colon:
             found.append((name.strip(), value.strip()))
@@ -203,19 +217,20 @@ def _loaded_body(request: httpx.Request) -> bytes | None:
         return None
 
 
-def _without_ambient(headers: Headers, destination: Destination, ambient: frozenset[tuple[bytes, bytes]]) -> Headers:
+def _without_ambient(
+    headers: Headers, request: httpx.Request, destination: Destination, ambient: frozenset[tuple[bytes, bytes]]
+) -> Headers:
     """Undo what `OPENAI_*` variables did to the headers; what they replaced comes back."""
-    if not ambient:
-        return headers
+    replaced = _SDK_OWN | {b"host": request.url.netloc}
+    if destination.authorization and destination.covers(request.url):
+        replaced[_AUTHORIZATION] = destination.authorization
     kept: Headers = []
     for name, value in headers:
         key = name.lower()
         if (key, value) not in ambient:
             kept.append((name, value))
-        elif key == _AUTHORIZATION and destination.authorization:
-            kept.append((name, destination.authorization))
-        elif key in _SDK_OWN:
-            kept.append((name, _SDK_OWN[key]))
+        elif key in replaced:
+            kept.append((name, replaced[key]))
     return kept
 
 

@@ -15,7 +15,7 @@ from ._codes import CODES, EDGE, TEXTS, Sent, deepseek_remedy
 from ._config import VARIABLE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
 Object: TypeAlias = dict[str, Any]
 
@@ -89,6 +89,11 @@ def explain(status: int, headers: Mapping[str, str], text: str, sent: Sent) -> F
         return _edge(status, headers, str(data["status"]), said, data)
     said = next((data[key] for key in ("error", "message", "detail") if isinstance(data.get(key), str)), text.strip())
     return _upstream(status, said, data, sent)
+
+
+def may_hold_a_fault(body: bytes) -> bool:
+    """Whether a body that came with status 200 is worth a closer look; most are not, and looking costs a parse."""
+    return b'"error"' in body or b'"success"' in body
 
 
 def hidden_fault(text: str, sent: Sent) -> Fault | None:
@@ -207,8 +212,11 @@ class StreamCheck:
     _FILLER = re.compile(rb"(?:\s|:[^\n]*\n)*")
     _FIRST = re.compile(rb"data: ?(\{[^\n]*\})\r?\n\r?\n")
 
-    def __init__(self, sent: Sent, *, expects_response: bool) -> None:
-        """Begin before the first byte; `expects_response` tells a stream of `/responses` from one of chat."""
+    def __init__(self, sent: Callable[[], Sent], *, expects_response: bool) -> None:
+        """Begin before the first byte; `expects_response` tells a stream of `/responses` from one of chat.
+
+        `sent` tells of the request, should that be needed.
+        """
         self.arrived = 0
         self._sent = sent
         self._expects_response = expects_response
@@ -242,8 +250,10 @@ class StreamCheck:
         rest = chunk[filler.end() :] if filler else chunk
         self._started = bool(rest)
         event = self._FIRST.match(rest)
-        fault = hidden_fault(event.group(1).decode("utf-8", "replace"), self._sent) if event else None
-        if not event or not fault or fault.type != "ai_gateway_error":
+        if not event or not may_hold_a_fault(event.group(1)):
+            return chunk
+        fault = hidden_fault(event.group(1).decode("utf-8", "replace"), self._sent())
+        if not fault or fault.type != "ai_gateway_error":
             return chunk
         return b"data: " + json.dumps(fault.body).encode() + b"\n\n" + rest[event.end() :]
 
