@@ -11,6 +11,7 @@ import json
 import os
 from contextlib import contextmanager, suppress
 from datetime import timedelta
+from functools import lru_cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +42,7 @@ from ._response import (
 )
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import AsyncIterator, Generator, Iterable, Iterator
 
     import httpx2 as httpx
@@ -59,13 +61,36 @@ _EVENT_STREAM = "text/event-stream"
 _OF_THE_BODY = frozenset({b"content-encoding", b"content-length", b"content-type", b"transfer-encoding"})
 
 
+@lru_cache(maxsize=8)
+def _tls_context(trust_env: bool, _http2: bool, *_trust: Any) -> ssl.SSLContext:  # noqa: FBT001  # a cache key
+    """Build the context that openai's own HTTP library would, once for all clients with the same trust settings."""
+    return httpx.create_ssl_context(trust_env=trust_env)
+
+
+def _with_shared_tls(http_options: dict[str, Any]) -> dict[str, Any]:
+    """Spare a client the 20 ms and 0.8 MB of a TLS context of its own, unless it has other TLS options.
+
+    Shared is the context alone, never a connection or client. What decides whom to trust is part of the key, files with
+    their times; so is the HTTP version, for which the HTTP library sets a mark on the context.
+    """
+    if http_options.get("verify", True) is not True or {"cert", "transport"} & http_options.keys():
+        return http_options
+    trust_env, http2 = bool(http_options.get("trust_env", True)), bool(http_options.get("http2"))
+    trust = [os.environ.get(name) for name in ("SSL_CERT_FILE", "SSL_CERT_DIR", "SSLKEYLOGFILE")]
+    times: list[float] = []
+    for path in filter(None, trust[:2]):
+        with suppress(OSError):  # the HTTP library will say it better
+            times.append(os.stat(path).st_mtime)  # noqa: PTH116  # a path is made for nothing
+    return http_options | {"verify": _tls_context(trust_env, http2, *trust, *times)}
+
+
 class _Seam:
     """What both flavours keep, and the rules around a call that need no I/O."""
 
     def __init__(self, config: GatewayConfig, explicit_headers: Iterable[str], **http_options: Any) -> None:
         # The SDK follows redirects by default and would take cf-aig-authorization along to any host.
         http_options.setdefault("follow_redirects", False)
-        super().__init__(**http_options)
+        super().__init__(**_with_shared_tls(http_options))
         self._destination = Destination.of(config, httpx.URL(config.base_url))
         self._explicit = tuple(explicit_headers)
         self._ambient = ambient_headers(os.environ, self._explicit)

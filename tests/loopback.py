@@ -11,6 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable, Iterator
 
 COMPLETION: dict[str, Any] = {
@@ -89,8 +90,10 @@ class Loopback:
 
 
 @contextmanager
-def serve(answer: Callable[[Received], Answer] = completion) -> Iterator[Loopback]:  # noqa: C901  # http.server's way
-    """Serve on a free port of 127.0.0.1 until the block ends."""
+def serve(  # noqa: C901  # http.server's way
+    answer: Callable[[Received], Answer] = completion, *, context: ssl.SSLContext | None = None
+) -> Iterator[Loopback]:
+    """Serve on a free port of 127.0.0.1 until the block ends, over TLS if there is a context."""
     loopback = Loopback(answer)
 
     class Handler(BaseHTTPRequestHandler):
@@ -167,7 +170,9 @@ def serve(answer: Callable[[Received], Answer] = completion) -> Iterator[Loopbac
     with Server(("127.0.0.1", 0), Handler) as server:
         server.daemon_threads = True
         server.block_on_close = False
-        loopback.url = f"http://127.0.0.1:{server.server_address[1]}"
+        if context:
+            server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+        loopback.url = f"{'https' if context else 'http'}://127.0.0.1:{server.server_address[1]}"
         thread = threading.Thread(target=server.serve_forever, args=(0.004,), daemon=True)
         thread.start()
         try:
