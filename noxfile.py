@@ -29,7 +29,7 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def types(session: nox.Session) -> None:
-    session.install("-q", "-e", ".[test]", "mypy", "pyright", "types-PyYAML")
+    session.install("-q", "-e", ".[test]", "mypy>=2.4,<3", "pyright>=1.1.414,<1.2", "types-PyYAML")
     session.run("mypy")
     session.run("pyright")
 

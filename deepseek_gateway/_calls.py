@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
 
 logger = logging.getLogger("deepseek_gateway")
+logger.addHandler(logging.NullHandler())  # or programs that configure no logging find warnings on their stderr
 
 _recorders: ContextVar[tuple[list[GatewayCall], ...]] = ContextVar("deepseek_gateway_recorders", default=())
 

@@ -84,8 +84,11 @@ def create_async_client(
         ConfigError: Settings are missing or malformed.
         RuntimeError: aiohttp was asked for and is not installed.
         TypeError: An option is not one of those above.
+        ValueError: The transport is neither httpx nor aiohttp.
     """
     config = _settled(config, route, openai_options)
+    if transport not in {"httpx", "aiohttp"}:
+        raise ValueError(f"transport must be httpx or aiohttp, not {transport!r}")
     from openai import AsyncOpenAI  # noqa: PLC0415  # see create_client
 
     from ._http import GatewayAsyncHttpClient, aiohttp_client_class  # noqa: PLC0415  # likewise
@@ -112,4 +115,6 @@ def _settled(config: GatewayConfig | None, route: Route | None, openai_options: 
             raise TypeError(f"a client for the gateway takes no {name}: {remedy}")
     if config is None:
         return GatewayConfig.from_env(route=route)
+    if not isinstance(config, GatewayConfig):
+        raise TypeError(f"config must be a GatewayConfig, not {type(config).__name__}")
     return config if route is None else replace(config, route=route)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, Self, TypeAlias, get_args
 from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from types import EllipsisType
 
 Route: TypeAlias = Literal["provider", "compat", "rest"]
@@ -63,7 +63,8 @@ SETTINGS = (
         "gateway_token",
         ("CF_AIG_TOKEN",),
         None,
-        "Cloudflare API token: AI Gateway Run for the provider and compat routes, Workers AI Read for rest",
+        "Cloudflare API token, which gateways ask for unless that is switched off: with AI Gateway Run for the provider"
+        " and compat routes, with Workers AI Read for rest",
         "Cloudflare dashboard, My Profile, API Tokens",
         secret=True,
     ),
@@ -157,8 +158,10 @@ class GatewayConfig:
             )
         problems: list[str] = []
         sources = [os.environ if environ is None else environ]
+        read = "no .env file"
         path = _nearest_env_file() if env_file is ... and environ is None else env_file
         if path is not None and path is not ...:
+            read = os.fspath(path)
             try:
                 sources.append(_read_env_file(path))
             except (OSError, UnicodeDecodeError) as error:
@@ -174,7 +177,7 @@ class GatewayConfig:
                 values[setting.field], names[setting.field] = value, variable
                 break
         values = _normalised(values)
-        _raise_for(values, names, problems)
+        _raise_for(values, names, problems, f"the environment and {read}")
         return cls(**values)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
     @property
@@ -216,8 +219,10 @@ def _stripped(value: object) -> object:
 def _normalised(values: Mapping[str, object]) -> dict[str, object]:
     """Bring every value to the form in which it is checked and used."""
     stripped = {setting.field: _stripped(values.get(setting.field)) or setting.default for setting in SETTINGS}
-    endpoint = stripped["endpoint"]
-    return stripped | {"endpoint": endpoint.rstrip("/") if isinstance(endpoint, str) else endpoint}
+    endpoint, route = stripped["endpoint"], stripped["route"]
+    stripped["endpoint"] = endpoint.rstrip("/") if isinstance(endpoint, str) else endpoint
+    stripped["route"] = route.lower() if isinstance(route, str) else route
+    return stripped
 
 
 def _found(setting: Setting, sources: list[Mapping[str, str]]) -> Iterator[tuple[str, object]]:
@@ -257,17 +262,20 @@ def _unreadable(path: str | os.PathLike[str], error: OSError | UnicodeDecodeErro
     return f"the file {name} cannot be read ({error.strerror}); correct env_file, or pass env_file=None"
 
 
-def _raise_for(values: Mapping[str, object], names: Mapping[str, str], problems: list[str] | None = None) -> None:
-    """Raise one `ConfigError` that lists every problem, if there is any."""
-    malformed = [*(problems or ()), *_malformed(values, names)]
+def _raise_for(
+    values: Mapping[str, object], names: Mapping[str, str], problems: Iterable[str] = (), read: str = ""
+) -> None:
+    """Raise one `ConfigError` that lists every problem, if there is any; `read` tells where was looked."""
+    malformed = [*problems, *_malformed(values, names)]
     missing, absent = _missing(values)
     if not (malformed or absent):
         return
     from ._errors import ConfigError  # noqa: PLC0415  # importing openai is put off until it must be
 
     lines = "".join(f"\n  - {line}" for line in [*absent, *malformed])
-    where = "\nSet them in the environment or in a .env file, or pass them to GatewayConfig()." if absent else ""
-    raise ConfigError(f"deepseek_gateway cannot be configured:{lines}{where}", missing=missing)
+    where = "\nSet it in the environment or in a .env file, or pass it to GatewayConfig()." if absent else ""
+    looked = f"\nRead were {read}." if read else ""
+    raise ConfigError(f"deepseek_gateway cannot be configured:{lines}{where}{looked}", missing=missing)
 
 
 def _missing(values: Mapping[str, object]) -> tuple[tuple[str, ...], list[str]]:
@@ -286,7 +294,7 @@ def _missing(values: Mapping[str, object]) -> tuple[tuple[str, ...], list[str]]:
     elif values["gateway_token"] is None and values["api_key"] is None:
         fields += ["api_key", "gateway_token"]
         lines.append(
-            f"neither {_VARIABLES['api_key']} nor {VARIABLE['gateway_token']} is set, or they are blank; give one:"
+            f"neither {_VARIABLES['api_key']} nor {VARIABLE['gateway_token']} has a value; give at least one:"
             f"\n      {VARIABLE['api_key']}: {told['api_key']}"
             f"\n      {VARIABLE['gateway_token']}: {told['gateway_token']}"
         )
@@ -312,7 +320,7 @@ def _key_rule(key: str) -> str | None:
         return "holds white space, a line break or a control character; copy the key again, in one piece"
     if not key.isascii():
         return "holds a character outside ASCII, which no key has; copy the key again"
-    return None
+    return "is in quotation marks; leave them out" if key[0] in "'\"" else None
 
 
 _PLACEHOLDER = re.compile(r"[{}<>$]|^(your[-_])?((cf|cloudflare)[-_])?(account|gateway)[-_](id|name)$", re.IGNORECASE)
@@ -324,7 +332,7 @@ def _id_rule(value: str) -> str | None:
         return f"is a URL; give the id alone (a whole URL goes into {VARIABLE['endpoint']})"
     if _PLACEHOLDER.search(value):
         return "is a placeholder out of some documentation; put your own id in its place"
-    if bad := re.search(r"[^A-Za-z0-9._~!&'()*+,:=@-]", value):
+    if bad := re.search(r"[^A-Za-z0-9._~!&()*+,:=@-]", value):
         return f"holds {bad.group()!r}, which an id cannot; give the id alone, as the dashboard shows it"
     return "is no id; give it as the dashboard shows it" if value in {".", ".."} else None
 
@@ -340,6 +348,11 @@ _APPENDED = re.compile(
 )
 # A gateway may itself be called "deepseek": account and gateway are the two segments after /v1.
 _ACCOUNT_AND_GATEWAY = re.compile(r"/v1/(?!chat/completions\b)[^/]+/[^/]+")
+# What comes before the route at Cloudflare's own hosts (Cloudflare docs: usage/providers/deepseek, usage/rest-api).
+_CLOUDFLARE = {
+    "gateway.ai.cloudflare.com": r"/v1/[^/]+/[^/]+",
+    "api.cloudflare.com": r"/client/v4/accounts/[^/]+/ai",
+}
 
 
 def _endpoint_rule(endpoint: str) -> str | None:  # noqa: PLR0911  # a list of rules, one sentence each
@@ -364,6 +377,9 @@ def _endpoint_rule(endpoint: str) -> str | None:  # noqa: PLR0911  # a list of r
     kept = _ACCOUNT_AND_GATEWAY.match(url.path)
     head = kept.end() if kept else 0
     path = url.path[:head] + _APPENDED.sub("", url.path[head:])
+    shape = _CLOUDFLARE.get(url.hostname)
+    if shape and not re.fullmatch(shape, path):
+        return f"is no gateway's address at Cloudflare; leave it out and set {VARIABLE['account_id']} instead"
     if path != url.path:
         return f"must end before what the library appends; use {url.scheme}://{url.netloc}{path}"
     return None

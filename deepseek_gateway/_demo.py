@@ -7,6 +7,7 @@ import json
 import sys
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from openai import OpenAIError
 from rich.text import Text
@@ -34,7 +35,8 @@ class Step:
 
     def __str__(self) -> str:
         """Say what the step shows."""
-        key = "own DeepSeek key" if self.config.api_key else "key stored at Cloudflare"
+        own = self.config.api_key and self.config.route != "rest"  # the rest route never takes one
+        key = "own DeepSeek key" if own else "key stored at Cloudflare"
         return f"{self.config.route} route, {key}, {self.flavour}, {'streamed' if self.streamed else 'plain'}"
 
 
@@ -77,28 +79,35 @@ def run_on_emulator(console: Console) -> int:
     for setting in SETTINGS:
         if setting.default is None and setting.field != "endpoint":
             console.print(f"  {setting.variables[0]:<24}{setting.meaning}", markup=False)
-    console.print(f"\nOne of {VARIABLE['api_key']} and {VARIABLE['gateway_token']} is enough. Then:\n")
+    console.print(
+        f"\nWith a key stored at Cloudflare leave {VARIABLE['api_key']} out; with authentication switched off at the "
+        f"gateway, {VARIABLE['gateway_token']}. Then:\n"
+    )
     console.print("  deepseek-gateway demo --live")
     return status
 
 
 def run_live(config: GatewayConfig, console: Console) -> int:
     """Walk with a person's own settings, as far as they reach; give the exit status."""
-    key = "your own DeepSeek key" if config.api_key else "the key stored at Cloudflare"
-    console.print(f"The live service answers, with {key}.\n")
     routes: list[Route] = ["provider", "compat"]
+    left_out: list[str] = []
     if config.endpoint and config.route == "rest":
         routes = ["rest"]
-        console.print(f"Left out: provider and compat, because {VARIABLE['endpoint']} is one of the rest route.")
+        left_out.append(f"provider and compat, because {VARIABLE['endpoint']} is taken for one of the rest route")
     elif config.endpoint:
-        console.print("Left out: rest, which custom domains do not offer.")
+        left_out.append(f"rest, because {VARIABLE['endpoint']} is taken for one of the other routes")
     elif not config.gateway_token:
-        console.print(f"Left out: rest, which needs {VARIABLE['gateway_token']}.")
+        left_out.append(f"rest, which needs {VARIABLE['gateway_token']}")
     else:
         routes.append("rest")
-    if config.api_key and config.gateway_token:
-        console.print(f"Left out: a key stored at Cloudflare, which is used when {VARIABLE['api_key']} is not set.")
-    return walk([step for route in routes for step in _steps(replace(config, route=route))], console)
+    if config.api_key and config.gateway_token and "provider" in routes:
+        left_out.append(f"a key stored at Cloudflare, which is used when {VARIABLE['api_key']} is not set")
+    configs = [replace(config, route=route) for route in routes]
+    console.print(f"What answers is at {' and '.join(sorted({urlsplit(each.base_url).netloc for each in configs}))}.")
+    for what in left_out:
+        console.print(f"Left out: {what}.")
+    console.print()
+    return walk([step for each in configs for step in _steps(each)], console)
 
 
 def _steps(config: GatewayConfig) -> Iterator[Step]:

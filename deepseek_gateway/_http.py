@@ -131,7 +131,7 @@ class _Seam:
         if exchange:
             exchange.ended()
         if fault:
-            logger.warning("%s (log id %s)", fault.message, headers.get("cf-aig-log-id"))
+            logger.warning("%s%s", fault.message, _named(response))
             return _answer(fault, response)
         return answer
 
@@ -145,7 +145,7 @@ class _Seam:
         if fault := explain(status, response.headers, self._destination.hide(text), context):
             return fault, response
         if remedy := deepseek_remedy(status, text, context):
-            logger.warning("%s from DeepSeek: %s (log id %s)", status, remedy, response.headers.get("cf-aig-log-id"))
+            logger.warning("%s from DeepSeek: %s%s", status, remedy, _named(response))
         if final(status, context):
             response.headers["x-should-retry"] = "false"
         return None, response
@@ -184,6 +184,12 @@ class _Seam:
             return _replaced(response, response.status_code, stream=events(response, check, exchange, decoded=True))
         response.stream = events(response, check, exchange)
         return response
+
+
+def _named(response: httpx.Response) -> str:
+    """Give the id to ask about, for the end of a log line."""
+    known = request_id(response.headers)
+    return f" (request id {known})" if known else ""
 
 
 def _needs_reading(sent: httpx.Request, response: httpx.Response) -> bool:

@@ -17,36 +17,35 @@ import re
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ._config import GatewayConfig
 
 REDACTED = "REDACTED"
 
-_CREDENTIALS = {"authorization", "cf-aig-authorization"}
-_PERSONAL = {*_CREDENTIALS, "cookie", "set-cookie", "cf-ray"}
+_SENSITIVE = re.compile(r"(.*authorization|.*cookie|cf-ray|.*api-key|x-auth-.*|cf-access-.*)", re.IGNORECASE)
 # What the gateway reads of a request; the rest is the SDK telling of the machine it runs on.
 _KEPT = re.compile(r"accept|content-type|authorization|cf-aig-.*", re.IGNORECASE)
+_REST = "https://api.cloudflare.com/client/v4/accounts/ACCOUNT/ai/"
+_GATEWAY = "https://gateway.ai.cloudflare.com/v1/ACCOUNT/GATEWAY/"
 _ADDRESSES = (
-    (
-        re.compile(r"https?://[^/]+/client/v4/accounts/[^/]+/ai/"),
-        "https://api.cloudflare.com/client/v4/accounts/ACCOUNT/ai/",
-    ),
-    (
-        re.compile(r"https?://[^/]+(/v1/[^/]+/[^/]+)?/(?=(deepseek|compat)(/|$))"),
-        "https://gateway.ai.cloudflare.com/v1/ACCOUNT/GATEWAY/",
-    ),
+    (re.compile(r"https?://[^/]+/client/v4/accounts/[^/]+/ai/"), _REST),
+    (re.compile(r"https?://[^/]+(/v1/[^/]+/[^/]+)?/(?=(deepseek|compat)(/|$))"), _GATEWAY),
 )
+# Names of gateways that are ordinary words, which to replace in a body would spoil it.
+_ORDINARY = {"default", "deepseek", "compat", "gateway", "chat", "ai", "v1"}
 # DeepSeek's answer to a wrong key repeats the key's last four characters.
 _KEY_TAIL = re.compile(r"\*{4}[^\s\"\\]{1,4}")
 _STORED_HEADER = r"(?im)^\s*['\"]?({names})['\"]?:\s*+(?:-\s*+)?+(?!{redacted}\b)\S.*$"
 
 _LEAKS = {
     "a credential, cookie or ray id in a header": re.compile(
-        _STORED_HEADER.format(names="|".join(sorted(_PERSONAL)), redacted=REDACTED)
+        _STORED_HEADER.format(names="authorization|cf-aig-authorization|cookie|set-cookie|cf-ray", redacted=REDACTED)
     ),
     "a bearer token": re.compile(rf"(?i)bearer\s+(?!{REDACTED}\b)[\w.~+/-]{{6,}}"),
     "a key": re.compile(r"\bsk-[\w-]{16,}"),
-    "an account or gateway id in a URL": re.compile(
-        r"/accounts/(?!ACCOUNT/)[\w-]+/|/v1/(?!ACCOUNT/GATEWAY/)[0-9a-f]{32}/"
+    "an account or gateway in a URL": re.compile(
+        r"/accounts/(?!ACCOUNT/)[\w-]+/|/v1/(?!ACCOUNT/GATEWAY/)[\w.~-]+/[\w.~-]+/(?=deepseek|compat)"
     ),
     "the last characters of a key": re.compile(rf"\*{{4}}(?!{REDACTED})[^\s\"\\*]"),
 }
@@ -55,9 +54,10 @@ _LEAKS = {
 def vcr_config(config: GatewayConfig | None = None, *, source: str | None = None) -> dict[str, Any]:
     """Give the options of vcrpy under which no secret of a configuration reaches a cassette.
 
-    Redacted are both credential headers, cookies and `cf-ray`, the account and gateway in the URL, and the account id,
+    Redacted are credential headers, cookies and `cf-ray`, the account and gateway in the URL, and the account id,
     gateway id, token and key of `config` wherever they appear, with the last four characters of a key that DeepSeek
-    repeats in its 401.
+    repeats in its 401. Ids are replaced as whole words only, and a gateway's not in a body if it is an ordinary word
+    such as `default`.
 
     Args:
         config: The configuration that is recorded with; without one, only what has a known place is redacted.
@@ -68,15 +68,20 @@ def vcr_config(config: GatewayConfig | None = None, *, source: str | None = None
     """
     redact = _redaction(config)
 
+    def header(name: str, value: str) -> str:
+        if name.lower() == "cf-aig-gateway-id":
+            return "GATEWAY"
+        return REDACTED if _SENSITIVE.fullmatch(name) else redact(value)
+
     def before_record_request(request: Any) -> Any:
         request = copy.copy(request)
+        uri = request.uri
         for address, canonical in _ADDRESSES:
-            request.uri = address.sub(canonical, request.uri, count=1)
-        request.uri = redact(request.uri)
+            uri = address.sub(canonical, uri, count=1)
+        path, mark, query = uri.partition("?")
+        request.uri = path + mark + redact(query)
         request.headers = {
-            name: REDACTED if name.lower() in _CREDENTIALS else redact(str(value))
-            for name, value in request.headers.items()
-            if _KEPT.fullmatch(name)
+            name: header(name, str(value)) for name, value in request.headers.items() if _KEPT.fullmatch(name)
         }
         if request.body:
             request.body = redact(request.body.decode("utf-8", "replace")).encode()
@@ -85,7 +90,7 @@ def vcr_config(config: GatewayConfig | None = None, *, source: str | None = None
     def before_record_response(response: dict[str, Any]) -> dict[str, Any]:
         response = copy.deepcopy(response)
         headers = {
-            name: [REDACTED] if name.lower() in _PERSONAL else [redact(value) for value in values]
+            name: [header(name, value) for value in values]
             for name, values in response["headers"].items()
             if name.lower() not in {"set-cookie", "content-length"}
         }
@@ -113,9 +118,41 @@ def leaks(text: str, config: GatewayConfig | None = None) -> list[str]:
     Returns:
         A description of each leak, without the secret itself; empty when there is none.
     """
+    found = _found_in(text, config) + _found_in_structure(text, config)
+    return list(dict.fromkeys(found))
+
+
+def _found_in(text: str, config: GatewayConfig | None) -> list[str]:
+    """Look at a text as it stands."""
     found = [f"{what}, line {_line(text, match)}" for what, form in _LEAKS.items() for match in form.finditer(text)]
-    for value, placeholder in _secrets(config):
-        found += [f"the {placeholder}, line {_line(text, match)}" for match in re.finditer(re.escape(value), text)]
+    for form, placeholder in _secrets(config):
+        what = "a secret of the configuration" if placeholder == REDACTED else f"the {placeholder.lower()}'s id"
+        found += [f"{what}, line {_line(text, match)}" for match in form.finditer(text)]
+    return found
+
+
+def _found_in_structure(text: str, config: GatewayConfig | None) -> list[str]:
+    """Look at what vcrpy makes of a cassette: every value of each header, the addresses, and bodies in plain."""
+    import yaml  # noqa: PLC0415  # of the extra, and for this alone
+
+    try:
+        interactions = yaml.safe_load(text)["interactions"]
+    except (yaml.YAMLError, LookupError, TypeError):
+        return []
+    found: list[str] = []
+    for number, interaction in enumerate(interactions, 1):
+        request, response = interaction["request"], interaction["response"]
+        if not request["uri"].startswith((_REST, _GATEWAY)):
+            found.append(f"an address that is not redacted, interaction {number}")
+        for name, values in [*request["headers"].items(), *response["headers"].items()]:
+            redacted = {"GATEWAY", "default"} if name.lower() == "cf-aig-gateway-id" else {REDACTED}
+            sensitive = _SENSITIVE.fullmatch(name) or name.lower() == "cf-aig-gateway-id"
+            told: list[str] = values if isinstance(values, list) else [values]
+            if sensitive and not redacted.issuperset(told):
+                found.append(f"a secret in the header {name}, interaction {number}")
+        for body in (request.get("body"), response["body"].get("string")):
+            plain = body.decode("utf-8", "replace") if isinstance(body, bytes) else str(body)
+            found += [f"{leak.rpartition(', ')[0]}, interaction {number}" for leak in _found_in(plain, config)]
     return found
 
 
@@ -123,27 +160,31 @@ def _line(text: str, match: re.Match[str]) -> int:
     return text.count("\n", 0, match.start() + len(match.group()) - len(match.group().lstrip())) + 1
 
 
-def _secrets(config: GatewayConfig | None) -> list[tuple[str, str]]:
-    """Pair each value to hide with what stands in its place, longest first, in case one holds another."""
+def _secrets(config: GatewayConfig | None) -> list[tuple[re.Pattern[str], str]]:
+    """Pair the form of each value to hide with what stands in its place, longest first, in case one holds another."""
     if config is None:
         return []
+    gateway_id = None if config.gateway_id in _ORDINARY else config.gateway_id
     pairs = [
         (config.api_key, REDACTED),
         (config.gateway_token, REDACTED),
         (config.account_id, "ACCOUNT"),
-        # "default" is everybody's gateway and an ordinary word.
-        (None if config.gateway_id == "default" else config.gateway_id, "GATEWAY"),
+        (gateway_id, "GATEWAY"),
     ]
-    return sorted(((value, name) for value, name in pairs if value), key=lambda pair: -len(pair[0]))
+    found = sorted(((value, name) for value, name in pairs if value), key=lambda pair: -len(pair[0]))
+    return [
+        (re.compile(re.escape(value) if name == REDACTED else rf"(?<![\w-]){re.escape(value)}(?![\w-])"), name)
+        for value, name in found
+    ]
 
 
-def _redaction(config: GatewayConfig | None) -> Any:
+def _redaction(config: GatewayConfig | None) -> Callable[[str], str]:
     """Make the function that hides a configuration's values in a text."""
     secrets = _secrets(config)
 
     def redact(text: str) -> str:
-        for value, placeholder in secrets:
-            text = text.replace(value, placeholder)
+        for form, placeholder in secrets:
+            text = form.sub(placeholder, text)
         return _KEY_TAIL.sub(f"****{REDACTED}", text)
 
     return redact

@@ -36,10 +36,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 @pytest.fixture(autouse=True)
-def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, pytestconfig: pytest.Config) -> None:
     """Keep the settings and the `.env` of the person who runs the tests out of them."""
+    live = pytestconfig.getoption("--record-from") == "live"  # which may be behind a proxy
     for name in os.environ:
-        if name.startswith(OURS) or name.upper() in PROXIES:
+        if name.startswith(OURS) or (name.upper() in PROXIES and not live):
             monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
 

@@ -64,7 +64,7 @@ class TestDemo:
         ("settings", "walked", "left_out"),
         [
             ({"gateway_token": None}, {"provider", "compat"}, "rest, which needs CF_AIG_TOKEN"),
-            ({"api_key": None}, {"provider", "compat"}, "rest, which custom domains do not offer"),
+            ({"api_key": None}, {"provider", "compat"}, "rest, because DEEPSEEK_GATEWAY_ENDPOINT"),
             ({"route": "rest"}, {"rest"}, "provider and compat"),
             ({}, {"provider", "compat"}, "used when DEEPSEEK_API_KEY is not set"),
         ],

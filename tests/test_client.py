@@ -327,6 +327,13 @@ class TestOptions:
         with pytest.raises(TypeError, match=f"takes no {option}: .*{remedy}"):
             factory(GatewayConfig(account_id="acct", api_key="key"), **{option: "x"})
 
+    def test_what_is_no_configuration_or_transport(self) -> None:
+        for factory in (create_client, create_async_client):
+            with pytest.raises(TypeError, match="config must be a GatewayConfig, not dict"):
+                factory({"account_id": "acct"})  # type: ignore[operator]
+        with pytest.raises(ValueError, match="transport must be httpx or aiohttp, not 'requests'"):
+            create_async_client(GatewayConfig(account_id="acct", api_key="key"), transport="requests")  # type: ignore[arg-type]
+
     def test_settings_that_do_not_suffice(self) -> None:
         for factory in (create_client, create_async_client):
             with pytest.raises(ConfigError) as caught:

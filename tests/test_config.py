@@ -119,6 +119,18 @@ def test_argument_beats_environment_beats_file(
     assert GatewayConfig.from_env(in_environ, env_file=env_file, api_key=in_argument).api_key == expected
 
 
+def test_the_case_of_a_route_does_not_matter() -> None:
+    assert GatewayConfig.from_env({**ENOUGH, "DEEPSEEK_GATEWAY_ROUTE": "Compat"}).route == "compat"
+
+
+def test_an_error_says_which_file_was_read(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"Read were the environment and no \.env file"):
+        GatewayConfig.from_env()
+    (tmp_path / ".env").write_text("CLOUDFLARE_ACCOUNT_ID: a\n", "utf-8")
+    with pytest.raises(ConfigError, match=re.escape(f"Read were the environment and {tmp_path / '.env'}.")):
+        GatewayConfig.from_env()
+
+
 @pytest.mark.parametrize("form", ["key", "  key \n", "\tkey"])
 def test_outer_white_space_is_dropped(form: str) -> None:
     assert GatewayConfig(account_id=f" {form}", api_key=form, gateway_id=" ", route=" compat ") == GatewayConfig(  # type: ignore[arg-type]
@@ -209,6 +221,8 @@ SECRET = "hunter2secret"
         ("DEEPSEEK_API_KEY", f"{SECRET}\x7f", "control character"),
         ("DEEPSEEK_API_KEY", f"{SECRET}é", "outside ASCII"),
         ("DEEPSEEK_API_KEY", f"{SECRET}\u200bx", "outside ASCII"),
+        ("DEEPSEEK_API_KEY", f'"{SECRET}"', "in quotation marks"),
+        ("CLOUDFLARE_ACCOUNT_ID", "'acct'", 'holds "\'"'),
         ("DEEPSEEK_TOKEN", f"Bearer {SECRET}", "begins with 'Bearer'"),
         ("CF_AIG_TOKEN", f"bearer {SECRET}", "begins with 'Bearer'"),
         ("CF_AIG_TOKEN", f"{SECRET}\r\nX-Evil: 1", "line break"),
@@ -235,6 +249,11 @@ SECRET = "hunter2secret"
         ("DEEPSEEK_GATEWAY_ENDPOINT", f"https://ai.example.com?key={SECRET}", "query or fragment"),
         ("DEEPSEEK_GATEWAY_ENDPOINT", f"https://ai.example.com#{SECRET}", "query or fragment"),
         ("DEEPSEEK_GATEWAY_ENDPOINT", "https://ai.example.com?", "query or fragment"),
+        ("DEEPSEEK_GATEWAY_ENDPOINT", "https://gateway.ai.cloudflare.com", "set CLOUDFLARE_ACCOUNT_ID instead"),
+        ("DEEPSEEK_GATEWAY_ENDPOINT", "https://gateway.ai.cloudflare.com/v1", "set CLOUDFLARE_ACCOUNT_ID instead"),
+        ("DEEPSEEK_GATEWAY_ENDPOINT", "https://gateway.ai.cloudflare.com/v1/acct", "set CLOUDFLARE_ACCOUNT_ID instead"),
+        ("DEEPSEEK_GATEWAY_ENDPOINT", "https://gateway.ai.cloudflare.com/v1/a/b/c", "is no gateway's address"),
+        ("DEEPSEEK_GATEWAY_ENDPOINT", "https://api.cloudflare.com/client/v4", "is no gateway's address"),
         ("DEEPSEEK_GATEWAY_ENDPOINT", "ai.example.com", "is not an http(s) URL"),
         ("DEEPSEEK_GATEWAY_ENDPOINT", "wss://ai.example.com", "is not an http(s) URL"),
         ("DEEPSEEK_GATEWAY_ENDPOINT", "https:///deepseek", "is not an http(s) URL"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from typing import TYPE_CHECKING
@@ -57,6 +58,37 @@ def test_the_scan_finds_what_is_planted(planted: str) -> None:
     lines = clean.count("\n")
     assert lines < int(first.rpartition(" ")[2]) <= lines + 2
     assert not [secret for secret in (KEY, TOKEN, ACCOUNT) if secret in first]
+
+
+STRUCTURED = {
+    "a second value of a header": ("      - REDACTED\n      cf-aig", "      - REDACTED\n      - other\n      cf-aig"),
+    "an unknown kind of credential": ("      content-type:", "      x-api-key:\n      - secret\n      content-type:"),
+    "a gateway's name in its header": (
+        "      content-type:",
+        "      cf-aig-gateway-id:\n      - mine\n      content-type:",
+    ),
+    "another host": ("https://gateway.ai.cloudflare.com/v1/ACCOUNT/GATEWAY/", "https://ai.example.com/"),
+    "a body in base 64": (
+        "    body: '{",
+        f"    body: !!binary {base64.b64encode(TOKEN.encode()).decode()}\n    was: '{{",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", STRUCTURED)
+def test_the_scan_reads_a_cassette_as_vcrpy_does(what: str) -> None:
+    clean = (CASSETTES / "chat-provider.yaml").read_text("utf-8")
+    planted = clean.replace(*STRUCTURED[what], 1)
+    assert planted != clean
+    assert any(leak.endswith(", interaction 1") for leak in leaks(planted, LIVE)), leaks(planted, LIVE)
+
+
+def test_a_gateway_that_is_called_like_an_ordinary_word_spoils_no_cassette() -> None:
+    options = vcr_config(GatewayConfig(account_id="a", gateway_id="deepseek", api_key=KEY))
+    uri = "https://gateway.ai.cloudflare.com/v1/a/deepseek/deepseek/chat/completions"
+    kept = options["before_record_request"](Recorded(uri, {}, b'{"model": "deepseek-flash", "say": "a deepseek a-b"}'))
+    assert kept.uri == "https://gateway.ai.cloudflare.com/v1/ACCOUNT/GATEWAY/deepseek/chat/completions"
+    assert kept.body == b'{"model": "deepseek-flash", "say": "ACCOUNT deepseek a-b"}'
 
 
 class Recorded:
