@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from time import perf_counter
@@ -29,7 +29,7 @@ class GatewayCall:
         event_id: The id given as `event_id`, or one of the gateway's.
         step: Which step of a dynamic route or fallback answered, from 0.
         provider: The provider that answered, where the gateway names it (it does on dynamic routes).
-        model: The model that answered where the gateway names it, else the one that was sent.
+        model: The model that answered where the gateway names it, else the one that was asked for.
         ray_id: Id of Cloudflare's edge (`cf-ray`).
         trace_id: DeepSeek's own id (`x-ds-trace-id`).
         retry: How many tries of the SDK came before this one.
@@ -57,7 +57,8 @@ class GatewayCall:
                 the HTTP response itself.
 
         Returns:
-            The call. One made from an `openai.APIConnectionError` has no status, because nothing answered.
+            The call. One made from an `openai.APIConnectionError` has no status: that holds no answer, even if a
+            stream had begun.
 
         Raises:
             TypeError: There is no HTTP response in it.
@@ -115,7 +116,8 @@ def record_calls() -> Generator[list[GatewayCall]]:
     try:
         yield calls
     finally:
-        _recorders.reset(token)
+        with suppress(ValueError):  # left in another context, which never saw the list
+            _recorders.reset(token)
 
 
 class Watch:

@@ -6,7 +6,7 @@ quarter; one that is not here is told with the gateway's own text, and retried a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from ._config import VARIABLE
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ._config import Route
+
+REDACTED = "[redacted]"
+_SHORTEST_SECRET = 8  # what is shorter is a word of the text, and no key
 
 _ACCOUNT, _GATEWAY, _KEY, _TOKEN, _ENDPOINT = (
     VARIABLE[name] for name in ("account_id", "gateway_id", "api_key", "gateway_token", "endpoint")
@@ -25,12 +28,26 @@ _ACCOUNT, _GATEWAY, _KEY, _TOKEN, _ENDPOINT = (
 class Sent:
     """What is known of a request when its answer is an error."""
 
+    method: str
     route: Route
     authorization: bool
     gateway_token: bool
     key_is_stored: bool
     model: str | None
     max_attempts: int
+    secrets: tuple[str, ...] = field(repr=False)
+
+    @property
+    def to_deepseek(self) -> bool:
+        """Whether it was DeepSeek that was asked, and not another provider that compat and rest lead to."""
+        return self.route == "provider" or not self.model or self.model.startswith("deepseek/")
+
+    def hide(self, text: str) -> str:
+        """Take every credential that was sent, or might have been, out of a text that somebody else wrote."""
+        for secret in self.secrets:
+            if len(secret) >= _SHORTEST_SECRET:
+                text = text.replace(secret, REDACTED)
+        return text
 
 
 class Code(NamedTuple):
@@ -70,7 +87,6 @@ def _not_reached(sent: Sent) -> str:
 
 
 _SPEND_LIMIT = Code("a spend limit of this gateway is reached", "wait until its period is over, or raise it")
-_MODEL_UNKNOWN = "the model is not known here"
 
 CODES: dict[str, Code] = {
     "2001": Code(
@@ -102,7 +118,7 @@ CODES: dict[str, Code] = {
     "2045": _SPEND_LIMIT,
     "7000": Code("there is nothing at this address", f"check {_ENDPOINT}"),
     "7001": Code("the rest route does not offer this method here", "use the provider route"),
-    "7003": Code(_MODEL_UNKNOWN, "check its name and prefix, such as deepseek/deepseek-flash"),
+    "7003": Code("the model is not known here", "check its name and prefix, such as deepseek/deepseek-flash"),
     "7013": Code("the guardrails' scanner is not available", "try again later", retry=True),
     "10000": Code("the rest route does not accept this token", _rest_token_refused),
 }
@@ -159,6 +175,8 @@ DEEPSEEK: tuple[tuple[int, str, str | Callable[[Sent], str]], ...] = (
 
 def deepseek_remedy(status: int, text: str, sent: Sent) -> str | None:
     """Say what to do about an error that DeepSeek made, if there is anything to say."""
+    if not sent.to_deepseek:
+        return None
     lowered = text.lower()
     for known, part, remedy in DEEPSEEK:
         if known == status and part in lowered:

@@ -320,7 +320,9 @@ def _key_rule(key: str) -> str | None:
         return "holds white space, a line break or a control character; copy the key again, in one piece"
     if not key.isascii():
         return "holds a character outside ASCII, which no key has; copy the key again"
-    return "is in quotation marks; leave them out" if key[0] in "'\"" else None
+    if key[0] in "'\"":
+        return "is in quotation marks; leave them out"
+    return "is a placeholder out of some documentation; put your own in its place" if key[0] in "<{$" else None
 
 
 _PLACEHOLDER = re.compile(r"[{}<>$]|^(your[-_])?((cf|cloudflare)[-_])?(account|gateway)[-_](id|name)$", re.IGNORECASE)
@@ -339,12 +341,13 @@ def _id_rule(value: str) -> str | None:
 
 def _route_rule(value: str) -> str | None:
     """What is wrong with a route."""
-    return None if value in ROUTES else f"is {value!r}, which is no route; it must be one of {', '.join(ROUTES)}"
+    return None if value in ROUTES else f"is no route; it must be one of {', '.join(ROUTES)}"
 
 
 # What people append to a base URL out of habit, and the SDK or this library appends by itself.
 _APPENDED = re.compile(
-    r"(/(deepseek|compat|v1|beta|run|chat|completions|responses|embeddings|models|messages|user/balance))+$"
+    r"(/(deepseek|compat|v1|beta|run|chat|completions|responses|embeddings|models|messages|user/balance))+$",
+    re.IGNORECASE,
 )
 # A gateway may itself be called "deepseek": account and gateway are the two segments after /v1.
 _ACCOUNT_AND_GATEWAY = re.compile(r"/v1/(?!chat/completions\b)[^/]+/[^/]+")
@@ -355,7 +358,7 @@ _CLOUDFLARE = {
 }
 
 
-def _endpoint_rule(endpoint: str) -> str | None:  # noqa: PLR0911  # a list of rules, one sentence each
+def _endpoint_rule(endpoint: str) -> str | None:  # noqa: C901, PLR0911  # a list of rules, one sentence each
     """What is wrong with an endpoint; where a right value can be told, it is."""
     if re.search(r"[\s\x00-\x1f\x7f\\]", endpoint):
         return "holds white space, a control character or a backslash; give it as one plain URL"
@@ -370,6 +373,8 @@ def _endpoint_rule(endpoint: str) -> str | None:  # noqa: PLR0911  # a list of r
         return "has a query or fragment; leave out everything from the first '?' or '#'"
     if url.scheme not in {"http", "https"} or not url.hostname:
         return "is not an http(s) URL; give it like https://ai.example.com"
+    if not re.fullmatch(r"[0-9a-f:.]*:[0-9a-f:.]*|[^\W_](?:[\w.-]*[^\W_])?", url.hostname):
+        return "has no valid host; give it like https://ai.example.com"
     if re.search(r"[{}<>$]", endpoint):
         return "holds a placeholder out of some documentation; put your own value in its place"
     if url.scheme == "http" and not _is_loopback(url.hostname):

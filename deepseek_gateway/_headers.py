@@ -5,11 +5,9 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Mapping
 from datetime import timedelta
-from typing import TYPE_CHECKING, Literal
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from typing import Literal
 
 _MINUTE, _MONTH = 60, 30 * 24 * 3600
 _COSTS = ("per_token_in", "per_token_out", "per_cache_read_token", "per_cache_write_token", "total_cost")
@@ -94,9 +92,17 @@ def _seconds(name: str, value: float | timedelta) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float, timedelta)):
         raise ValueError(f"{name} must be seconds or a timedelta, not {type(value).__name__}")
     seconds = value.total_seconds() if isinstance(value, timedelta) else value
-    if not math.isfinite(seconds) or seconds < 0:
+    if not _finite(seconds) or seconds < 0:
         raise ValueError(f"{name} must be a finite duration of 0 s or more, not {value}")
     return seconds
+
+
+def _finite(value: float) -> bool:
+    """Whether a number can be written down; a whole number too large for a float counts as infinite."""
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
 
 
 def _cache_ttl(value: float | timedelta | None) -> str | None:
@@ -143,6 +149,8 @@ def _switch(name: str, value: bool | None) -> str | None:  # noqa: FBT001  # the
 def _metadata(value: Mapping[str, str | float | bool] | None) -> str | None:
     if value is None:
         return None
+    if not isinstance(value, Mapping):
+        raise ValueError(f"metadata must be a mapping of names to values, not {type(value).__name__}")
     if len(value) > 5:  # noqa: PLR2004  # Cloudflare's limit
         raise ValueError(f"metadata must have at most five entries, not {len(value)}: Cloudflare keeps five")
     for key, entry in value.items():
@@ -150,7 +158,7 @@ def _metadata(value: Mapping[str, str | float | bool] | None) -> str | None:
             raise ValueError(f"metadata cannot have the key {key!r}: keys are text and do not begin with 'cf.'")
         if not isinstance(entry, (str, int, float)):
             raise ValueError(f"metadata[{key!r}] must be text, a number or a boolean: of null or nested, all is lost")
-        if isinstance(entry, float) and not math.isfinite(entry):
+        if isinstance(entry, float) and not _finite(entry):
             raise ValueError(f"metadata[{key!r}] must be a finite number")
     return json.dumps(dict(value), separators=(",", ":"))
 
@@ -164,7 +172,7 @@ def _max_attempts(value: int | None) -> str | None:
 
 
 def _backoff(value: str | None) -> str | None:
-    if value not in {None, "constant", "linear", "exponential"}:
+    if value not in (None, "constant", "linear", "exponential"):  # it may be anything, also a list
         raise ValueError(f"backoff must be constant, linear or exponential, not {value!r}")
     return value
 
@@ -172,10 +180,12 @@ def _backoff(value: str | None) -> str | None:
 def _custom_cost(value: Mapping[str, float] | None) -> str | None:
     if value is None:
         return None
+    if not isinstance(value, Mapping):
+        raise ValueError(f"custom_cost must be a mapping of names to USD, not {type(value).__name__}")
     if unknown := set(value) - set(_COSTS):
         raise ValueError(f"custom_cost knows {', '.join(_COSTS)}, not {', '.join(sorted(map(str, unknown)))}")
     for name, cost in value.items():
-        if isinstance(cost, bool) or not isinstance(cost, (int, float)) or not math.isfinite(cost) or cost < 0:
+        if isinstance(cost, bool) or not isinstance(cost, (int, float)) or not _finite(cost) or cost < 0:
             raise ValueError(f"custom_cost[{name!r}] must be USD, a finite number of 0 or more, not {cost!r}")
     return json.dumps(dict(value), separators=(",", ":"))
 

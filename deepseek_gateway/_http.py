@@ -1,7 +1,7 @@
 """The seam: the two HTTP clients that a stock OpenAI client is given, and all the I/O there is.
 
-Each overrides the one public method through which every request of the SDK goes, `send()`. What is decided there is
-decided by the pure functions of `_request` and `_response`, the same for both flavours.
+Each overrides the one public method through which every HTTP request of the SDK goes, `send()`; its WebSockets do not.
+What is decided there is decided by the pure functions of `_request` and `_response`, the same for both flavours.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ._calls import logger, watch
 from ._codes import deepseek_remedy
 from ._request import (
     Destination,
-    WrongRouteError,
+    RefusedRequestError,
     ambient_headers,
     asks_to_stream,
     redact,
@@ -43,7 +43,7 @@ from ._response import (
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import AsyncIterator, Generator, Iterable, Iterator
+    from collections.abc import AsyncIterator, Generator, Iterable, Iterator, Mapping
 
     import httpx2 as httpx
 
@@ -57,6 +57,7 @@ else:
     _AsyncClient = object
 
 _EVENT_STREAM = "text/event-stream"
+_STREAMED_PATHS = ("/completions", "/responses")
 # What describes the bytes of a body and not the answer; a body of ours has its own.
 _OF_THE_BODY = frozenset({b"content-encoding", b"content-length", b"content-type", b"transfer-encoding"})
 
@@ -87,12 +88,12 @@ def _with_shared_tls(http_options: dict[str, Any]) -> dict[str, Any]:
 class _Seam:
     """What both flavours keep, and the rules around a call that need no I/O."""
 
-    def __init__(self, config: GatewayConfig, explicit_headers: Iterable[str], **http_options: Any) -> None:
+    def __init__(self, config: GatewayConfig, explicit_headers: Mapping[str, Any], **http_options: Any) -> None:
         # The SDK follows redirects by default and would take cf-aig-authorization along to any host.
         http_options.setdefault("follow_redirects", False)
         super().__init__(**_with_shared_tls(http_options))
         self._destination = Destination.of(config, httpx.URL(config.base_url))
-        self._explicit = tuple(explicit_headers)
+        self._explicit = dict(explicit_headers)
         self._ambient = ambient_headers(os.environ, self._explicit)
 
     def _outgoing(self, request: httpx.Request) -> httpx.Request | httpx.Response:
@@ -101,37 +102,35 @@ class _Seam:
         ambient = ambient_headers(os.environ, self._explicit)
         try:
             sent = to_gateway(request, self._destination, self._ambient | ambient)
-        except WrongRouteError as error:
+        except RefusedRequestError as error:
             # Old SDKs retry whatever is raised in here; an answer that says "do not" they obey.
             redact(request)
-            fault = Fault(400, str(error), "invalid_request_error", code="wrong_route", param="model", retry=False)
+            fault = Fault(400, str(error), "invalid_request_error", error.code, error.param, retry=False)
             return _answer(fault, httpx.Response(400, request=request, content=b""))
         redact(request)
         return sent
 
-    def _watch(self, sent: httpx.Request) -> Watch | None:
+    def _watch(self, request: httpx.Request) -> Watch | None:
         """Begin to watch a request for `record_calls()` and the log; its path is told without account and gateway."""
-        return watch(sent, sent.url.raw_path.partition(b"?")[0][len(self._destination.path) :])
+        return watch(request, request.url.raw_path.partition(b"?")[0][len(self._destination.path) :])
 
     def _incoming(
         self, sent: httpx.Request, response: httpx.Response, exchange: Watch | None, *, streamed: bool
     ) -> httpx.Response:
         """Give the SDK the answer that it can make sense of; its body has been read, but for a stream of events."""
-        if exchange:
-            exchange.answered(response)
-        headers = response.headers
-        if "x-request-id" not in headers and (known := request_id(headers)):
+        headers, success = response.headers, response.status_code < 300  # noqa: PLR2004  # the class of 2xx
+        if (known := request_id(headers)) and not (success and "x-request-id" in headers):
             headers["x-request-id"] = known
-        if response.status_code < 300:  # noqa: PLR2004  # a success
-            if not response.is_closed:
-                return self._stream(sent, response, exchange)
+        if success and not response.is_closed:
+            return self._stream(sent, response, exchange)
+        if success:
             fault, answer = self._success(sent, response, streamed=streamed)
         else:
             fault, answer = self._failure(sent, response)
         if exchange:
             exchange.ended()
         if fault:
-            logger.warning("%s%s", fault.message, _named(response))
+            logger.warning("%s%s", fault.logged, _named(response))
             return _answer(fault, response)
         return answer
 
@@ -141,10 +140,9 @@ class _Seam:
         if response.has_redirect_location:
             return redirect_refused(status, response.headers["location"]), response
         context = sent_with(sent, self._destination)
-        text = response.text
-        if fault := explain(status, response.headers, self._destination.hide(text), context):
+        if fault := explain(status, response.headers, response.text, context):
             return fault, response
-        if remedy := deepseek_remedy(status, text, context):
+        if remedy := deepseek_remedy(status, response.text, context):
             logger.warning("%s from DeepSeek: %s%s", status, remedy, _named(response))
         if final(status, context):
             response.headers["x-should-retry"] = "false"
@@ -154,36 +152,42 @@ class _Seam:
         self, sent: httpx.Request, response: httpx.Response, *, streamed: bool
     ) -> tuple[Fault | None, httpx.Response]:
         """Look for an error in an answer that says it is none, and make a stream of one that should have been one."""
-        kind, body = response.headers.get("content-type", ""), response.content
-        suspect = kind.startswith("application/json") and may_hold_a_fault(body)
-        if suspect and (fault := hidden_fault(response.text, sent_with(sent, self._destination))):
+        body = response.content
+        context = sent_with(sent, self._destination) if streamed or may_hold_a_fault(body) else None
+        if context and may_hold_a_fault(body) and (fault := hidden_fault(response.text, context)):
             return fault, response
-        if not streamed or not asks_to_stream(sent):
+        if not streamed or not context:
             return None, response
+        if not asks_to_stream(sent):  # the caller reads it himself, and finds it as if nobody had
+            return None, _replaced(response, 200, stream=httpx.ByteStream(body))
         try:
-            answer = json.loads(body)
-            events = as_events(answer)
-        except (ValueError, LookupError, TypeError, AttributeError):
-            return not_a_stream(
-                kind, self._destination.hide(response.text), sent_with(sent, self._destination)
-            ), response
+            events = as_events(json.loads(body))
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+            return not_a_stream(response.headers.get("content-type", ""), response.text, context), response
         return None, _replaced(response, 200, content=events, headers=[(b"content-type", _EVENT_STREAM.encode())])
 
     def _stream(self, sent: httpx.Request, response: httpx.Response, exchange: Watch | None) -> httpx.Response:
-        """Have a stream of events looked at as it passes."""
-        path = sent.url.path
+        """Have a body looked at as it passes: a stream of events for its end, any for when it ends."""
         check = None
-        if response.headers.get("content-type", "").startswith(_EVENT_STREAM):
+        if sent.url.path.endswith(_STREAMED_PATHS) and (
+            _kind(response).startswith(_EVENT_STREAM) or asks_to_stream(sent)
+        ):
             check = StreamCheck(
-                lambda: sent_with(sent, self._destination), expects_response=path.endswith("/responses")
+                lambda: sent_with(sent, self._destination),
+                lambda fault: logger.warning("%s%s", fault.logged, _named(response)),
+                expects_response=sent.url.path.endswith("/responses"),
             )
         if check is None and exchange is None:
             return response
         events: Any = _AsyncEvents if isinstance(self, httpx.AsyncClient) else _Events
-        if "content-encoding" in response.headers:  # the end of a stream is found in plain text only
+        if check and "content-encoding" in response.headers:  # the end of a stream is found in plain text only
             return _replaced(response, response.status_code, stream=events(response, check, exchange, decoded=True))
         response.stream = events(response, check, exchange)
         return response
+
+
+def _kind(response: httpx.Response) -> str:
+    return str(response.headers.get("content-type", "")).lower()
 
 
 def _named(response: httpx.Response) -> str:
@@ -198,8 +202,7 @@ def _needs_reading(sent: httpx.Request, response: httpx.Response) -> bool:
         return True
     if response.is_closed or sent.method != "POST":
         return False
-    kind = response.headers.get("content-type", "")
-    return not kind.startswith(_EVENT_STREAM) and (kind.startswith("application/json") or asks_to_stream(sent))
+    return _kind(response).startswith(("application/json", "text/html"))
 
 
 class GatewayHttpClient(_Seam, openai.DefaultHttpxClient):
@@ -211,12 +214,14 @@ class GatewayHttpClient(_Seam, openai.DefaultHttpxClient):
         if isinstance(sent, httpx.Response):
             return sent
         covered = self._destination.covers(sent.url)
-        exchange = self._watch(sent) if covered else None
+        exchange = self._watch(request) if covered else None
         if covered:
             options["follow_redirects"] = False  # whoever asks for it
         with _blamed(request, exchange):
             response = super().send(sent, **options)
-            response.request, response.next_request = request, None
+            response.request = request
+            if exchange:
+                exchange.answered(response)
             if covered and _needs_reading(sent, response):
                 response.read()
         if not covered:
@@ -236,12 +241,14 @@ class _AsyncSeam(_Seam, _AsyncClient):
         if isinstance(sent, httpx.Response):
             return sent
         covered = self._destination.covers(sent.url)
-        exchange = self._watch(sent) if covered else None
+        exchange = self._watch(request) if covered else None
         if covered:
             options["follow_redirects"] = False  # whoever asks for it
         with _blamed(request, exchange):
             response = await super().send(sent, **options)
-            response.request, response.next_request = request, None
+            response.request = request
+            if exchange:
+                exchange.answered(response)
             if covered and _needs_reading(sent, response):
                 await response.aread()
         if not covered:
@@ -323,7 +330,10 @@ class _Events(_EventsSeen, httpx.SyncByteStream):
         try:
             with self._to_the_end():
                 for chunk in self._response.iter_bytes() if self._decoded else self._inner:
-                    yield feed(chunk)
+                    if passed := feed(chunk):
+                        yield passed
+                if self._check and (rest := self._check.rest()):
+                    yield rest
         except Exception:
             self.close()  # old HTTP libraries leave that to the garbage collector
             raise
@@ -340,7 +350,10 @@ class _AsyncEvents(_EventsSeen, httpx.AsyncByteStream):
         try:
             with self._to_the_end():
                 async for chunk in self._response.aiter_bytes() if self._decoded else self._inner:
-                    yield feed(chunk)
+                    if passed := feed(chunk):
+                        yield passed
+                if self._check and (rest := self._check.rest()):
+                    yield rest
         except Exception:
             await self.aclose()  # see above
             raise
@@ -357,8 +370,10 @@ def _blamed(request: httpx.Request, exchange: Watch | None) -> Generator[None]:
     try:
         yield
     except BaseException as error:
-        if isinstance(error, httpx.RequestError):
+        if isinstance(error, httpx.HTTPError):  # one with an answer comes of a caller's own hook
             error.request = request
+            if answer := getattr(error, "response", None):
+                answer.request = request
         if exchange:
             exchange.failed(error)
         raise

@@ -9,32 +9,31 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes
 
-from ._codes import Sent
+from ._codes import REDACTED, Sent
 from ._config import VARIABLE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
     import httpx2 as httpx
 
     from ._config import GatewayConfig, Route
 
 PLACEHOLDER = "key-stored-at-cloudflare"
-"""What the SDK, which insists on an `api_key`, is given when there is none; it never reaches a wire."""
-
-REDACTED = "[redacted]"
+"""What the SDK, which insists on an `api_key`, is given when there is none; no HTTP request ever carries it."""
 
 _AUTHORIZATION = b"authorization"
 _GATEWAY_TOKEN = b"cf-aig-authorization"
-_GATEWAY_ID = b"cf-aig-gateway-id"
-_CREDENTIALS = frozenset({_AUTHORIZATION, _GATEWAY_TOKEN})
+_CLOUDFLARE = b"cf-aig-"
+_PLACEHOLDER_VALUE = f"Bearer {PLACEHOLDER}".encode()
+_UNFIT = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]|\s$")
 # The SDK fills these from OPENAI_ORG_ID and OPENAI_PROJECT_ID; neither Cloudflare nor DeepSeek knows them.
 _IDENTITY_NAMES = ("openai-organization", "openai-project")
 _OPENAI_IDENTITY = frozenset(name.encode() for name in _IDENTITY_NAMES)
-# What the SDK would have sent, had OPENAI_CUSTOM_HEADERS not replaced it.
+# What stands in for headers of the SDK's own that OPENAI_CUSTOM_HEADERS replaced.
 _SDK_OWN = {b"accept": b"application/json", b"content-type": b"application/json", b"user-agent": b"OpenAI/Python"}
 
 Headers = list[tuple[bytes, bytes]]
@@ -42,8 +41,14 @@ Headers = list[tuple[bytes, bytes]]
 _NOTHING: frozenset[tuple[bytes, bytes]] = frozenset()
 
 
-class WrongRouteError(Exception):
-    """The model cannot be reached on this route; the message says which route to use."""
+class RefusedRequestError(Exception):
+    """The request must not be sent; the message says why, and what to do."""
+
+    def __init__(self, message: str, *, code: str, param: str | None = None) -> None:
+        """Keep what goes into the error that the caller gets."""
+        super().__init__(message)
+        self.code = code
+        self.param = param
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -55,7 +60,7 @@ class Destination:
     path: bytes
     authorization: bytes | None
     added: tuple[tuple[bytes, bytes], ...]
-    secrets: tuple[bytes, ...]
+    secrets: frozenset[bytes]
     key_is_stored: bool
 
     @classmethod
@@ -67,19 +72,15 @@ class Destination:
             path=base_url.raw_path,
             authorization=f"Bearer {config.bearer}".encode() if config.bearer else None,
             added=tuple((name.encode(), value.encode()) for name, value in config.headers.items()),
-            secrets=tuple(secret.encode() for secret in (PLACEHOLDER, config.api_key, config.gateway_token) if secret),
+            secrets=frozenset(
+                secret.encode() for secret in (PLACEHOLDER, config.api_key, config.gateway_token) if secret
+            ),
             key_is_stored=config.api_key is None,
         )
 
-    def hide(self, text: str) -> str:
-        """Take the secrets of the configuration out of a text that somebody else wrote."""
-        for secret in self.secrets:
-            text = text.replace(secret.decode(), REDACTED)
-        return text
-
     def covers(self, url: httpx.URL) -> bool:
         """Whether a URL lies under the base URL, by origin and by whole path segments."""
-        if _origin(url) != self.origin:
+        if _origin(url) != self.origin or url.userinfo:
             return False
         path = url.raw_path.partition(b"?")[0]
         if not path.startswith(self.path) or path[len(self.path) : len(self.path) + 1] not in {b"", b"/"}:
@@ -105,14 +106,14 @@ def to_gateway(
         A new request of the same class.
 
     Raises:
-        WrongRouteError: The model is not DeepSeek's and the route leads to DeepSeek only.
+        RefusedRequestError: The model is not DeepSeek's and the route leads to DeepSeek only; or a credential that the
+            caller gave cannot travel in a header.
     """
     headers = request.headers.raw
     if ambient:
         headers = _without_ambient(headers, request, destination, ambient)
     if not destination.covers(request.url):
-        headers = [(n, v) for n, v in headers if not any(secret in v for secret in destination.secrets)]
-        return _copy(request, headers)
+        return _copy(request, _elsewhere(headers, request.url, destination))
     headers = _addressed(headers, destination)
     body = _loaded_body(request)
     if body and _value(headers, b"content-type").startswith(b"application/json"):
@@ -146,13 +147,18 @@ def sent_with(request: httpx.Request, destination: Destination) -> Sent:
     """Sum up a request as it was sent, for the explanation of an error."""
     attempts = request.headers.get("cf-aig-max-attempts", "")
     authorization = "authorization" in request.headers
+    given = [
+        request.headers.get(name, "").removeprefix("Bearer ") for name in ("authorization", "cf-aig-authorization")
+    ]
     return Sent(
+        method=request.method,
         route=destination.route,
         authorization=authorization,
         gateway_token=authorization if destination.route == "rest" else "cf-aig-authorization" in request.headers,
         key_is_stored=destination.key_is_stored,
         model=model_of(request),
         max_attempts=int(attempts) if attempts.isdecimal() else 1,
+        secrets=tuple(filter(None, [*given, *(secret.decode() for secret in destination.secrets)])),
     )
 
 
@@ -160,7 +166,7 @@ def asks_to_stream(request: httpx.Request) -> bool:
     """Whether the body asks for a stream of events."""
     try:
         return json.loads(_loaded_body(request) or b"")["stream"] is True
-    except (ValueError, LookupError, TypeError):
+    except (ValueError, LookupError, TypeError, RecursionError):
         return False
 
 
@@ -171,12 +177,12 @@ def redact(request: httpx.Request) -> None:
             request.headers[name] = REDACTED
 
 
-def ambient_headers(environ: Mapping[str, str], explicit: Iterable[str]) -> frozenset[tuple[bytes, bytes]]:
+def ambient_headers(environ: Mapping[str, str], explicit: Mapping[str, Any]) -> frozenset[tuple[bytes, bytes]]:
     """List the headers that the SDK takes from the environment, whatever the base URL.
 
     Args:
         environ: The environment, as the SDK sees it.
-        explicit: The names of the default headers that the caller gave himself; of two equal ones his stays.
+        explicit: The default headers that the caller gave himself; one that is equal stays.
 
     Returns:
         Pairs of lower-case name and value.
@@ -191,8 +197,8 @@ def ambient_headers(environ: Mapping[str, str], explicit: Iterable[str]) -> froz
         name, colon, value = line.partition(":")
         if colon:
             found.append((name.strip(), value.strip()))
-    own = {name.lower() for name in explicit}
-    return frozenset((n.lower().encode(), v.encode()) for n, v in found if n.lower() not in own)
+    own = {(name.lower(), value) for name, value in explicit.items()}
+    return frozenset((n.lower().encode(), v.encode()) for n, v in found if (n.lower(), v) not in own)
 
 
 def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
@@ -242,23 +248,41 @@ def _addressed(headers: Headers, destination: Destination) -> Headers:
     key (Cloudflare docs: configuration/authentication, configuration/bring-your-own-keys). The rest route wants the
     token in `Authorization` and the gateway's name in a header (usage/rest-api).
     """
-    placeholder = f"Bearer {PLACEHOLDER}".encode()
     kept: Headers = []
-    authorization: tuple[bytes, bytes] | None = None
-    given: set[bytes] = set()
+    ours: dict[bytes, tuple[bytes, bytes]] = {}
     for name, value in headers:
         key = name.lower()
-        if key == _AUTHORIZATION:
+        if key == _AUTHORIZATION or key.startswith(_CLOUDFLARE):
             # Old SDKs send two when the caller writes it in another case; his is the later one.
-            authorization = None if value == placeholder else (name, value)
+            ours[key] = (name, value)
         elif key not in _OPENAI_IDENTITY:
             kept.append((name, value))
-            if key in (_GATEWAY_TOKEN, _GATEWAY_ID):
-                given.add(key)
-    if authorization:
-        kept.append(authorization)
-    kept += [(name, value) for name, value in destination.added if name not in given]
-    return kept
+    if ours.get(_AUTHORIZATION, (b"", b""))[1] == _PLACEHOLDER_VALUE:
+        del ours[_AUTHORIZATION]
+    for name, value in destination.added:
+        ours.setdefault(name, (name, value))
+    for key in (_AUTHORIZATION, _GATEWAY_TOKEN):
+        if key in ours and _UNFIT.search(ours[key][1]):
+            raise RefusedRequestError(
+                f"The credential given for {key.decode()} ends in white space or holds a line break or another control "
+                "character, which no header can carry; copy it again, in one piece.",
+                code="unfit_credential",
+            )
+    return kept + list(ours.values())
+
+
+def _elsewhere(headers: Headers, url: httpx.URL, destination: Destination) -> Headers:
+    """Take everything of ours off a request to somebody else; what the caller gave for it stays.
+
+    What is meant for a gateway goes to no other origin, whoever gave it: a copy of a client carries it there unasked.
+    """
+    same_origin = _origin(url) == destination.origin
+    return [
+        (name, value)
+        for name, value in headers
+        if destination.secrets.isdisjoint(re.split(rb"[\s,;=]+", value))
+        and (same_origin or not name.lower().startswith(_CLOUDFLARE))
+    ]
 
 
 # The model as the first member, which is how the SDK writes it from 3.x on: found without reading the rest.
@@ -297,7 +321,7 @@ def model_on(route: Route, model: str) -> str:
         The bare name on the provider route; elsewhere the name with a prefix, as it is if it has one.
 
     Raises:
-        WrongRouteError: A dynamic route or another provider's model was asked for on the provider route.
+        RefusedRequestError: A dynamic route or another provider's model was asked for on the provider route.
     """
     if route != "provider":
         return model if "/" in model or not model else f"deepseek/{model}"
@@ -305,9 +329,11 @@ def model_on(route: Route, model: str) -> str:
     if "/" not in bare:
         return bare
     kind, routes = ("dynamic route", "compat") if bare.startswith("dynamic/") else ("model", "compat or rest")
-    raise WrongRouteError(
+    raise RefusedRequestError(
         f"The {kind} {model!r} cannot be reached on the provider route, which leads to DeepSeek only. Use the {routes} "
-        f"route: create_client(route='compat') or {VARIABLE['route']}=compat."
+        f"route: create_client(route='compat') or {VARIABLE['route']}=compat.",
+        code="wrong_route",
+        param="model",
     )
 
 

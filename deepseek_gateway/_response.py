@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 Object: TypeAlias = dict[str, Any]
 
 _FAULTS = range(400, 600)
+_LONGEST_ERROR = 65_536
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,13 @@ class Fault:
     param: str | None = None
     original: Any = None
     retry: bool | None = None
+    advice: str = ""
+
+    @property
+    def logged(self) -> str:
+        """What may go to a log: who, what by our own words and what to do, and nothing that somebody else wrote."""
+        code = f" ({self.code})" if self.code else ""
+        return f"{self.status} {self.type}{code}: {self.advice}" if self.advice else f"{self.status} {self.type}{code}"
 
     @property
     def body(self) -> Object:
@@ -74,6 +82,7 @@ def explain(status: int, headers: Mapping[str, str], text: str, sent: Sent) -> F
     Returns:
         The error, or None when the body is in OpenAI's form already, as DeepSeek's own errors are.
     """
+    text = sent.hide(text)
     try:
         data = _object(text)
     except ValueError:
@@ -101,14 +110,17 @@ def hidden_fault(text: str, sent: Sent) -> Fault | None:
 
     The error takes the status in its body, else 502. A `/responses` object tells of its own failure and passes.
     """
+    text = sent.hide(text)
     try:
         data = _object(text)
     except ValueError:
         return None
     error: Any = data.get("error") or data.get("errors")
-    failed = error or data.get("success") is False
-    if not failed or data.get("object") == "response" or "choices" in data:
+    by_gateway = data.get("success") is False
+    if not (error or by_gateway) or data.get("object") == "response" or "choices" in data:
         return None
+    if sent.method != "POST" and not by_gateway:
+        return None  # a file that is downloaded may hold anything
     own = cast("Object", error) if isinstance(error, dict) else {}
     numbers = (data.get("httpCode"), own.get("status"), own.get("code"))
     status = next((number for number in numbers if isinstance(number, int) and number in _FAULTS), 502)
@@ -120,13 +132,17 @@ def hidden_fault(text: str, sent: Sent) -> Fault | None:
 
 def not_a_stream(content_type: str, text: str, sent: Sent) -> Fault:
     """Say that what came in place of a stream is neither a stream nor JSON."""
-    said = f"200 came with {content_type or 'no content type'} in place of a stream: {_readable(text)}"
-    return Fault(502, said, "upstream_error", original=text, retry=False if sent else None)
+    said = f"200 came with {content_type or 'no content type'} in place of a stream"
+    text = sent.hide(text)
+    return Fault(502, f"{said}: {_readable(text)}", "upstream_error", original=text, retry=False, advice=said)
 
 
 def _object(text: str) -> Object:
-    """Read a JSON object; anything else is a ValueError."""
-    data = json.loads(text)
+    """Read a JSON object; anything else is a ValueError, also one nested too deeply to be read."""
+    try:
+        data = json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
     if not isinstance(data, dict):
         raise ValueError("not a JSON object")  # noqa: TRY004  # for those who ask, as little JSON as no JSON
     return cast("Object", data)
@@ -134,7 +150,7 @@ def _object(text: str) -> Object:
 
 def final(status: int, sent: Sent) -> bool:
     """Whether the upstream's failure is final, because the gateway was asked to try several times and has."""
-    return sent.max_attempts > 1 and (status == 429 or status >= 500)  # noqa: PLR2004  # what the SDK would retry
+    return sent.max_attempts > 1 and (status in {408, 409, 429} or status >= 500)  # noqa: PLR2004  # the SDK's own list
 
 
 def _gateway(status: int, data: Object, sent: Sent) -> Fault:
@@ -148,6 +164,7 @@ def _gateway(status: int, data: Object, sent: Sent) -> Fault:
     row = CODES.get(code or "") or next((row for start, row in TEXTS.items() if text.lower().startswith(start)), None)
     own = " ".join(part for part in (code, text) if part)
     message = f"{status} from AI Gateway, not from DeepSeek: "
+    advice = f"{row.meaning}; {row.advice(sent)}" if row else ""
     if row:
         message += f"{row.meaning} ({own}); {row.advice(sent)}"
     else:
@@ -155,7 +172,7 @@ def _gateway(status: int, data: Object, sent: Sent) -> Fault:
     retry = row.retry if row else None
     if code == "2005" and sent.max_attempts > 1:
         retry = False
-    return Fault(status, message, "ai_gateway_error", code, original=data, retry=retry)
+    return Fault(status, message, "ai_gateway_error", code, original=data, retry=retry, advice=advice)
 
 
 def _plain(status: int, headers: Mapping[str, str], text: str, sent: Sent) -> Fault:
@@ -174,16 +191,17 @@ def _edge(status: int, headers: Mapping[str, str], code: str, said: str, origina
     ray = f"cf-ray {headers['cf-ray']}" if "cf-ray" in headers else ""
     told = "; ".join(part for part in (meaning, said, ray, remedy) if part)
     message = f"{status} from Cloudflare's edge, before AI Gateway answered: {told}"
-    return Fault(status, message, "edge_error", code, original=original, retry=retry)
+    advice = "; ".join(part for part in (meaning, remedy) if part)
+    return Fault(status, message, "edge_error", code, original=original, retry=retry, advice=advice)
 
 
 def _upstream(status: int, text: str, original: Any, sent: Sent) -> Fault:
     """Explain an error that the provider wrote in no form that the SDK can read."""
-    deepseek = sent.route == "provider" or (sent.model or "").startswith("deepseek/")
-    who = "DeepSeek" if deepseek else "the provider behind AI Gateway"
-    remedy = deepseek_remedy(status, text, sent) if deepseek else None
+    who = "DeepSeek" if sent.to_deepseek else "the provider behind AI Gateway"
+    remedy = deepseek_remedy(status, text, sent)
     message = f"{status} from {who}: {_readable(text)}{f'; {remedy}' if remedy else ''}"
-    return Fault(status, message, "upstream_error", original=original, retry=False if final(status, sent) else None)
+    retry = False if final(status, sent) else None
+    return Fault(status, message, "upstream_error", original=original, retry=retry, advice=remedy or "")
 
 
 def _readable(text: str) -> str:
@@ -202,60 +220,82 @@ class StreamCheck:
     may span many network chunks. A gateway error in the place of the first event is explained like any other.
     """
 
-    __slots__ = ("_expects_response", "_sent", "_started", "_tail", "_terminal", "arrived")
+    __slots__ = ("_held", "_marks", "_on_fault", "_seen", "_sent", "_started", "_tail", "arrived", "end")
 
     _KEPT = 128
-    _TERMINAL = re.compile(
-        rb'\n(?:event: ?(?:response\.(?:completed|failed|incomplete)|error)\s|data: ?\{"type": ?"response\.'
-        rb'(?:completed|failed|incomplete)")'
-    )
+    _DONE = re.compile(rb"\ndata: ?\[DONE\]")
+    _TERMINAL = re.compile(rb'"type": ?"response\.(?:completed|failed|incomplete)"|\nevent: ?error\s')
     _FILLER = re.compile(rb"(?:\s|:[^\n]*\n)*")
-    _FIRST = re.compile(rb"data: ?(\{[^\n]*\})\r?\n\r?\n")
+    _FIRST = re.compile(rb"(?:(?:event|id|retry):[^\n]*\n)*data: ?(\{[^\n]*\})\r?\n\r?\n")
 
-    def __init__(self, sent: Callable[[], Sent], *, expects_response: bool) -> None:
-        """Begin before the first byte; `expects_response` tells a stream of `/responses` from one of chat.
+    def __init__(
+        self, sent: Callable[[], Sent], on_fault: Callable[[Fault], object], *, expects_response: bool
+    ) -> None:
+        """Begin before the first byte.
 
-        `sent` tells of the request, should that be needed.
+        Args:
+            sent: Tells of the request, should that be needed.
+            on_fault: Is told of a gateway error in the place of the first event.
+            expects_response: Whether it is a stream of `/responses`, and not one of chat.
         """
         self.arrived = 0
+        self.end = "its last event" if expects_response else "[DONE]"
         self._sent = sent
-        self._expects_response = expects_response
+        self._on_fault = on_fault
+        self._marks = self._TERMINAL if expects_response else self._DONE
         self._started = False
-        self._terminal = False
+        self._seen = False
+        self._held = b""
         self._tail = b"\n"
 
     def feed(self, chunk: bytes) -> bytes:
-        """Look at a network chunk and give what to pass on, which is the chunk itself but for an error at the start."""
+        """Look at a network chunk and give what to pass on: the chunk itself, but for an error at the start."""
         self.arrived += len(chunk)
-        if not self._started:
-            chunk = self._first(chunk)
-        if self._expects_response and not self._terminal:
-            self._terminal = bool(self._TERMINAL.search(self._tail + chunk))
-        self._tail = chunk[-self._KEPT :] if len(chunk) >= self._KEPT else (self._tail + chunk)[-self._KEPT :]
-        return chunk
+        if not self._seen:
+            self._seen = bool(self._marks.search(self._tail + chunk))
+        self._tail = (self._tail + chunk)[-self._KEPT :] if len(chunk) < self._KEPT else chunk[-self._KEPT :]
+        return chunk if self._started else self._first(chunk)
+
+    def rest(self) -> bytes:
+        """Give what is still held back when the body has ended."""
+        held, self._held = self._held, b""
+        return self._explained(held + b"\n\n") if held.strip() else held
 
     @property
     def complete(self) -> bool:
-        """Whether the end has been seen."""
-        tail = self._tail.replace(b"\r", b"")
-        return (self._terminal and tail.endswith(b"\n\n")) or b"\ndata: [DONE]" in tail or b"\ndata:[DONE]" in tail
+        """Whether the end has been seen; a terminal event must have come whole."""
+        whole = self._marks is self._DONE or self._tail.replace(b"\r", b"").endswith(b"\n\n")
+        return self._seen and whole
 
     def cut(self, reason: str) -> str:
         """Say that the stream is not whole."""
-        end = "its last event" if self._expects_response else "[DONE]"
-        return f"The stream {reason} before {end}, after {self.arrived:,} bytes; what came until then was delivered."
+        return (
+            f"The stream {reason} before {self.end}, after {self.arrived:,} bytes; what came until then was delivered."
+        )
 
     def _first(self, chunk: bytes) -> bytes:
-        filler = self._FILLER.match(chunk)
-        rest = chunk[filler.end() :] if filler else chunk
-        self._started = bool(rest)
-        event = self._FIRST.match(rest)
+        """Hold back what may be an error until it is there whole; anything else passes at once."""
+        self._held += chunk
+        filler = self._FILLER.match(self._held)
+        begun = self._held[filler.end() :] if filler else self._held
+        whole = b"\n\n" in begun or b"\r\n\r\n" in begun
+        if not whole and len(begun) < _LONGEST_ERROR and (len(begun) < self._KEPT or may_hold_a_fault(begun)):
+            return b""
+        self._started = True
+        held, self._held = self._held, b""
+        return self._explained(held)
+
+    def _explained(self, held: bytes) -> bytes:
+        filler = self._FILLER.match(held)
+        start = filler.end() if filler else 0
+        event = self._FIRST.match(held, start)
         if not event or not may_hold_a_fault(event.group(1)):
-            return chunk
+            return held
         fault = hidden_fault(event.group(1).decode("utf-8", "replace"), self._sent())
         if not fault or fault.type != "ai_gateway_error":
-            return chunk
-        return b"data: " + json.dumps(fault.body).encode() + b"\n\n" + rest[event.end() :]
+            return held
+        self._on_fault(fault)
+        return b"data: " + json.dumps(fault.body).encode() + b"\n\n" + held[event.end() :]
 
 
 def as_events(answer: Object) -> bytes:
@@ -266,7 +306,9 @@ def as_events(answer: Object) -> bytes:
     if answer.get("object") == "response":
         events = [f"event: {event['type']}\ndata: {json.dumps(event)}\n\n" for event in _response_events(answer)]
         return "".join(events).encode()
-    return "".join(f"data: {json.dumps(chunk)}\n\n" for chunk in _chunks(answer)).encode() + b"data: [DONE]\n\n"
+    # Of a plain completion (FIM), the whole answer has the form of a chunk already.
+    chunks = [answer] if answer.get("object") == "text_completion" else _chunks(answer)
+    return "".join(f"data: {json.dumps(chunk)}\n\n" for chunk in chunks).encode() + b"data: [DONE]\n\n"
 
 
 def _chunks(answer: Object) -> Iterator[Object]:
@@ -276,7 +318,7 @@ def _chunks(answer: Object) -> Iterator[Object]:
     choices: list[Object] = answer["choices"]
     for number, choice in enumerate(choices):
         index = choice.get("index", number)
-        message: Object = dict(choice.get("message") or {})
+        message: Object = dict(choice["message"])
         tools: list[Object] = message.pop("tool_calls", None) or []
         finish = {"finish_reason": choice.get("finish_reason")}
         first = {"role": message.pop("role", "assistant")}

@@ -68,7 +68,7 @@ class TestRecordCalls:
         assert fields(calls[0]) == dict.fromkeys(EXPECTED) | {
             "status": 200,
             "retry": 0,
-            "model": "deepseek/deepseek-flash",
+            "model": "deepseek-flash",
         }
 
     def test_every_try_is_a_call_of_its_own(self, call: Call, gateway: Loopback, config_at: ConfigAt) -> None:

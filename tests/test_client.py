@@ -294,6 +294,13 @@ class TestCredentialsPerCall:
         call(config, lambda client: chat(client.with_options(default_headers={name: "Bearer mine"})))
         assert gateway.last.header(name.lower()) == "Bearer mine"
 
+    def test_an_option_of_the_gateway_arrives_once_however_it_is_written(
+        self, call: Call, gateway: Loopback, config_at: ConfigAt
+    ) -> None:
+        use = lambda client: chat(client, extra_headers={"CF-AIG-Metadata": "later"})  # noqa: E731
+        call(config_at(gateway), use, default_headers={"cf-aig-metadata": "earlier"})
+        assert gateway.last.header("cf-aig-metadata") == "later"
+
     def test_the_gateway_is_chosen_per_call_on_the_rest_route(
         self, call: Call, gateway: Loopback, config_at: ConfigAt
     ) -> None:
@@ -307,6 +314,26 @@ class TestCredentialsPerCall:
         monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", "X-Team: blue")
         call(config_at(gateway), chat, default_headers={"X-Team": "blue"})
         assert gateway.last.header("x-team") == "blue"
+
+    def test_the_environments_does_not_stay_because_the_callers_is_called_alike(
+        self, call: Call, gateway: Loopback, config_at: ConfigAt, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", "x-team: tracer\ncf-aig-authorization: Bearer tracer")
+        call(config_at(gateway), chat, default_headers={"X-Team": "blue", "CF-AIG-Authorization": "Bearer mine"})
+        assert gateway.last.header("x-team") == "blue"
+        assert gateway.last.header("cf-aig-authorization") == "Bearer mine"
+
+    def test_what_was_there_when_the_client_was_made_does_not_arrive_later(
+        self, call: Call, gateway: Loopback, config_at: ConfigAt, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", "x-team: tracer")
+
+        def use(client: Any) -> Any:
+            monkeypatch.delenv("OPENAI_CUSTOM_HEADERS")
+            return chat(client)
+
+        call(config_at(gateway), use)
+        assert gateway.last.header("x-team") is None
 
 
 class TestOptions:

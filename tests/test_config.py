@@ -222,6 +222,10 @@ SECRET = "hunter2secret"
         ("DEEPSEEK_API_KEY", f"{SECRET}é", "outside ASCII"),
         ("DEEPSEEK_API_KEY", f"{SECRET}\u200bx", "outside ASCII"),
         ("DEEPSEEK_API_KEY", f'"{SECRET}"', "in quotation marks"),
+        ("DEEPSEEK_API_KEY", "$DEEPSEEK_API_KEY", "placeholder"),
+        ("CF_AIG_TOKEN", "<your token>".replace(" ", "-"), "placeholder"),
+        ("DEEPSEEK_GATEWAY_ROUTE", SECRET, "is no route"),
+        ("DEEPSEEK_GATEWAY_ENDPOINT", "https://-_.é*", "no valid host"),
         ("CLOUDFLARE_ACCOUNT_ID", "'acct'", 'holds "\'"'),
         ("DEEPSEEK_TOKEN", f"Bearer {SECRET}", "begins with 'Bearer'"),
         ("CF_AIG_TOKEN", f"bearer {SECRET}", "begins with 'Bearer'"),
@@ -276,6 +280,7 @@ def test_a_malformed_value_is_refused_by_name_and_never_shown(variable: str, val
     [
         ("https://ai.example.com/deepseek", "https://ai.example.com"),
         ("https://ai.example.com/compat/", "https://ai.example.com"),
+        ("https://ai.example.com/DeepSeek", "https://ai.example.com"),
         ("https://ai.example.com/compat/chat/completions", "https://ai.example.com"),
         ("https://ai.example.com/v1/chat/completions", "https://ai.example.com"),
         ("https://ai.example.com/deepseek/beta", "https://ai.example.com"),

@@ -205,6 +205,22 @@ class TestOtherHosts:
         assert not [value for _, value in request.headers if KEY in value or TOKEN in value or PLACEHOLDER in value]
         assert request.json["model"] == "deepseek-flash"
 
+    def test_what_is_meant_for_a_gateway_goes_to_no_other_origin(
+        self, call: Call, gateway: Loopback, config_at: ConfigAt
+    ) -> None:
+        headers = {"cf-aig-authorization": "Bearer mine", "cf-aig-metadata": "{}", "X-Mine": "1"}
+        with serve() as other:
+            call(config_at(gateway), lambda c: chat(c.with_options(base_url=other.url)), default_headers=headers)
+            call(config_at(gateway), lambda c: c.get(other.url + "/x", cast_to=object), default_headers=headers)
+            for request in other.received:
+                assert (request.header("cf-aig-authorization"), request.header("cf-aig-metadata")) == (None, None)
+                assert request.header("x-mine") == "1"
+
+    def test_a_short_key_takes_nothing_else_along(self, call: Call, gateway: Loopback, config_at: ConfigAt) -> None:
+        with serve() as other:
+            call(config_at(gateway, api_key="json"), lambda c: chat(c.with_options(base_url=other.url)))
+            assert other.last.header("content-type") == "application/json"
+
     def test_the_callers_own_key_goes_there(self, call: Call, gateway: Loopback, config_at: ConfigAt) -> None:
         with serve() as other:
             call(config_at(gateway), lambda c: chat(c.with_options(base_url=other.url, api_key="for-the-other")))
@@ -282,6 +298,31 @@ class TestSecretsStayOut:
         with pytest.raises(openai.AuthenticationError) as caught:
             call(config_at(gateway), lambda client: chat(client, extra_headers=given))
         assert b"given-" not in pickle.dumps(caught.value)
+
+    def test_nor_does_a_callers_hook_that_raises(self, gateway: Loopback, config_at: ConfigAt) -> None:
+        gateway.answer = self.failing("error")
+        hooks = {"response": [lambda response: response.raise_for_status()]}
+        with create_client(config_at(gateway), max_retries=0, http_options={"event_hooks": hooks}) as client:
+            with pytest.raises(Exception, match=r"401|Connection error") as caught:
+                chat(client)
+            errors = [caught.value, caught.value.__cause__, caught.value.__context__]
+            requests = [error.request for error in errors if hasattr(error, "request")]
+            assert requests
+            assert all(request.headers["authorization"] == "[redacted]" for request in requests)
+
+    @pytest.mark.parametrize("value", ["caller-secret\n", "caller\nsecret", "caller-secret ", "caller\x00secret"])
+    def test_a_credential_that_fits_no_header_is_refused_unseen(
+        self, call: Call, gateway: Loopback, config_at: ConfigAt, value: str
+    ) -> None:
+        for use in (
+            lambda client: chat(client.with_options(api_key=value)),
+            lambda client: chat(client, extra_headers={"cf-aig-authorization": f"Bearer {value}"}),
+        ):
+            with pytest.raises(openai.BadRequestError, match="The credential given for") as caught:
+                call(config_at(gateway), use)
+            assert "secret" not in "".join(traceback.format_exception(caught.value))
+            assert caught.value.code == "unfit_credential"
+        assert gateway.received == []
 
     def test_the_key_did_arrive_all_the_same(self, call: Call, gateway: Loopback, config_at: ConfigAt) -> None:
         gateway.answer = self.failing("error")

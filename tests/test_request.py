@@ -13,7 +13,7 @@ from deepseek_gateway import GatewayConfig
 from deepseek_gateway._request import (
     PLACEHOLDER,
     Destination,
-    WrongRouteError,
+    RefusedRequestError,
     _with_model_of,
     ambient_headers,
     model_on,
@@ -40,7 +40,7 @@ httpx: Any = import_module(openai.DefaultHttpxClient.__base__.__module__)  # typ
 def test_a_model_has_the_name_of_its_route(asked: str, provider: str | None, elsewhere: str) -> None:
     assert model_on("compat", asked) == model_on("rest", asked) == elsewhere
     if provider is None:
-        with pytest.raises(WrongRouteError, match=r"Use the compat.* route: create_client"):
+        with pytest.raises(RefusedRequestError, match=r"Use the compat.* route: create_client"):
             model_on("provider", asked)
     else:
         assert model_on("provider", asked) == provider
@@ -81,16 +81,14 @@ def test_only_the_top_level_model_is_rewritten_and_all_else_stays_to_the_byte(te
         b'{"model": 5, "x": "a/b"}',
         b'{"model": ["deepseek/x"]}',
         b'{"messages": [{"model": "deepseek/inner"}]}',
-        b'{"model": "deepseek-flash"',
         b'{"model" "deepseek-flash"}',
         b'{"messages": [}, "model": "deepseek-flash"}',
-        b'\xff\xfe{"model": "deepseek-flash"}',
-    ][:-1],
+        b'{"messages": ["\xff"], "model": "deepseek-flash"}',
+    ],
 )
 def test_what_has_no_model_or_is_no_json_is_left_for_the_other_end_to_judge(body: bytes) -> None:
     for route in ("provider", "compat", "rest"):
-        rewritten = _with_model_of(body, route)  # type: ignore[arg-type]
-        assert rewritten == body or body.startswith(b'{"model": "deepseek-flash"')
+        assert _with_model_of(body, route) is body  # type: ignore[arg-type]
 
 
 CONFIG = GatewayConfig(endpoint="https://ai.example.com/v1/acct/gw", api_key="the-key", gateway_token="the-token")
@@ -156,14 +154,14 @@ def test_ambient_headers_are_those_the_sdk_reads() -> None:
         "OPENAI_PROJECT_ID": "project",
         "OPENAI_CUSTOM_HEADERS": "X-One: 1\n  X-Two :a:b \nno colon\nX-Mine: 3",
     }
-    assert ambient_headers(environ, ["x-MINE"]) == {
+    assert ambient_headers(environ, {"x-MINE": "3", "X-One": "other"}) == {
         (b"authorization", b"Bearer admin"),
         (b"openai-organization", b"org"),
         (b"openai-project", b"project"),
         (b"x-one", b"1"),
         (b"x-two", b"a:b"),
     }
-    assert ambient_headers({}, []) == frozenset()
+    assert ambient_headers({}, {}) == frozenset()
 
 
 def test_a_destination_shows_no_secret() -> None:

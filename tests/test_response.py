@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import openai
 import pytest
-from conftest import KEY, run
+from conftest import KEY, TOKEN, run
 from loopback import COMPLETION, EVENTS, Answer, Loopback, Received, completion, serve
 from test_client import chat
 
 from deepseek_gateway import gateway_headers
-from deepseek_gateway._codes import CODES, EDGE
+from deepseek_gateway._codes import CODES, DEEPSEEK, EDGE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -215,6 +215,12 @@ class TestErrors:
 
     DEEPSEEK = [
         (400, "The supported API model names are deepseek-flash, but you passed x.", "invalid_request_error"),
+        (400, "Thinking mode does not support this tool_choice", "invalid_request_error"),
+        (400, "The `reasoning_content` in the thinking mode must be passed back to the API.", "invalid_request_error"),
+        (400, "This response_format type is unavailable now", "invalid_request_error"),
+        (400, "This model's maximum context length is 1048565 tokens.", "invalid_request_error"),
+        (400, "Content Exists Risk", "invalid_request_error"),
+        (400, "messages[0].role: unknown variant `developer`, expected one of", "invalid_request_error"),
         (401, "Authentication Fails, Your api key: ****-key is invalid", "authentication_error"),
         (402, "Insufficient Balance", "unknown_error"),
         (429, "Too many requests. Your current concurrency is 26", "rate_limit_error"),
@@ -248,7 +254,9 @@ class TestErrors:
             )
         assert error.response.content == body.encode()
         warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
-        assert bool(warnings) == (status != 500)
+        remedies = [row[2] for row in DEEPSEEK if row[0] == status and row[1] in text.lower()]
+        assert len(warnings) == len(remedies) == (status != 500)
+        assert all(remedy in line for remedy, line in zip(remedies, warnings, strict=True) if isinstance(remedy, str))
         assert all(line.startswith(f"{status} from DeepSeek: ") and "****" not in line for line in warnings)
 
     @pytest.mark.parametrize(
@@ -307,6 +315,29 @@ class TestErrors:
         error = failing(call, config_at(gateway), max_retries=0)
         assert error.body["message"] == "500 from DeepSeek: bad key [redacted] here"
         assert KEY not in caplog.text + str(error.body)
+
+    @pytest.mark.parametrize("status", [200, 401])
+    @pytest.mark.parametrize("stream", [False, True], ids=["plain", "first event"])
+    def test_so_is_one_that_was_given_per_call_wherever_the_error_stands(
+        self, gateway: Loopback, config_at: ConfigAt, caplog: pytest.LogCaptureFixture, status: int, stream: bool
+    ) -> None:
+        def answer(request: Received) -> Answer:
+            body = short_form(2009, f"bad {dict(request.headers)}")
+            return Answer((b"data: " + json.dumps(body).encode() + b"\n\n",)) if stream else Answer(body, status)
+
+        gateway.answer = answer
+        with pytest.raises(openai.APIError) as caught:
+            run("sync", config_at(gateway), lambda c: chat(c.with_options(api_key="rotated-secret"), stream=stream))
+        said = caplog.text + str(caught.value) + str(caught.value.body)
+        assert "rotated-secret" not in said
+        assert TOKEN not in said
+        assert "[redacted]" in said
+
+    def test_json_nested_too_deeply_is_a_text(self, call: Call, gateway: Loopback, config_at: ConfigAt) -> None:
+        for status, body in ((500, b"[" * 100_000), (500, b'{"error":' * 50_000)):
+            gateway.answer = lambda _, status=status, body=body: Answer(body, status)
+            error = failing(call, config_at(gateway), max_retries=0)
+            assert (error.status_code, error.type) == (status, "upstream_error")
 
     def test_raw_and_streamed_raw_responses_raise_the_same(
         self, call: Call, gateway: Loopback, config_at: ConfigAt, flavour: str
@@ -385,13 +416,17 @@ class TestErrors:
     def test_every_row_of_the_tables_is_tried_above(self) -> None:
         assert {row[2] for row in GATEWAY_ERRORS} >= set(CODES)
         assert {row[2] for row in EDGE_ERRORS} >= set(EDGE)
+        assert all(
+            any(s == status and part in text.lower() for s, text, _ in self.DEEPSEEK) for status, part, _ in DEEPSEEK
+        )
 
 
 class TestRequestId:
     """`.request_id` and `_request_id` are the gateway's log id, else DeepSeek's trace id, else the edge's ray id."""
 
     HEADERS = [
-        ({"x-request-id": "own", "cf-aig-log-id": "log"}, "own"),
+        ({"x-request-id": "own", "cf-aig-log-id": "log"}, "log"),
+        ({"x-request-id": "own"}, "own"),
         ({"cf-aig-log-id": "log", "x-ds-trace-id": "trace", "cf-ray": "ray"}, "log"),
         ({"x-ds-trace-id": "trace", "cf-ray": "ray"}, "trace"),
         ({"cf-ray": "ray"}, "ray"),
@@ -403,7 +438,8 @@ class TestRequestId:
         self, call: Call, gateway: Loopback, config_at: ConfigAt, headers: dict[str, str], expected: str | None
     ) -> None:
         gateway.answer = lambda _: Answer(COMPLETION, 200, headers)
-        assert getattr(call(config_at(gateway), chat), "_request_id") == expected  # noqa: B009  # public despite its name
+        upstreams = headers.get("x-request-id", expected)  # of an answer, the upstream's own stays
+        assert getattr(call(config_at(gateway), chat), "_request_id") == upstreams  # noqa: B009  # public despite its name
         gateway.answer = lambda _: Answer({"error": {"message": "no"}}, 400, headers)
         assert failing(call, config_at(gateway)).request_id == expected
 
@@ -528,7 +564,7 @@ class TestStreams:
         (event("a"), event("b"), b"data: [D", b"ONE]\n\n"),
         (event("a"), event("b"), b"data: [DONE]"),
         (event("a"), event("b"), b"data:[DONE]\n\n"),
-        (b": keep-alive\n\n", b"\n\n", event("a"), b": keep-alive\n\n", event("b"), DONE, b": bye\n\n"),
+        (b": keep-alive\n\n", b"\n\n", event("a"), b": keep-alive\n\n", event("b"), DONE, b": bye\n\n" * 99),
         (event("a").replace(b"\n", b"\r\n"), event("b").replace(b"\n", b"\r\n"), b"data: [DONE]\r\n\r\n"),
         tuple(bytes([byte]) for byte in event("a") + event("b") + DONE),
     ]
@@ -580,6 +616,15 @@ class TestStreams:
         assert got.error is None
         assert [item.type for item in got] == ["response.created", "response.output_text.delta", f"response.{kind}"]
 
+    def test_a_terminal_event_is_known_by_its_type_alone(
+        self, flavour: str, gateway: Loopback, config_at: ConfigAt
+    ) -> None:
+        whole = (
+            b'data: {"sequence_number":3,"type":"response.completed","response":%s}\n\n' % json.dumps(RESPONSE).encode()
+        )
+        gateway.answer = lambda _: Answer((whole,))
+        assert collect(flavour, config_at(gateway), responses_streamed).error is None
+
     @pytest.mark.parametrize(
         "pieces",
         [
@@ -613,13 +658,27 @@ class TestStreams:
             assert [chunk.choices[0].delta.content for chunk in got] == ["a"]
             assert (got.error is None) == whole
 
-    @pytest.mark.parametrize("before", [b"", b": keep-alive\n\n"])
+    FIRST = b"data: " + json.dumps(long_form(429, 2003, "Rate limited")).encode()
+
+    @pytest.mark.parametrize(
+        "pieces",
+        [
+            (FIRST + b"\n\n",),
+            (b": keep-alive\n\n" + FIRST + b"\n\n",),
+            (b": keep", b"-alive\n\n" + FIRST + b"\n\n"),
+            (FIRST[:20], FIRST[20:] + b"\n\n", DONE),
+            (b"event: error\nid: 1\n" + FIRST + b"\r\n\r\n",),
+            (FIRST,),
+            tuple(bytes([byte]) for byte in FIRST + b"\n\n"),
+        ],
+        ids=["whole", "after filler", "in filler", "cut", "with fields", "unended", "byte by byte"],
+    )
     def test_a_gateway_error_as_first_event_has_its_code(
-        self, flavour: str, gateway: Loopback, config_at: ConfigAt, before: bytes
+        self, flavour: str, gateway: Loopback, config_at: ConfigAt, caplog: pytest.LogCaptureFixture, pieces: Any
     ) -> None:
-        error = b"data: " + json.dumps(long_form(429, 2003, "Rate limited")).encode() + b"\n\n"
-        gateway.answer = lambda _: Answer((before + error,) if before else (error,))
+        gateway.answer = lambda _: Answer(pieces)
         got = collect(flavour, config_at(gateway), streamed)
+        assert "429 ai_gateway_error (2003): the gateway's own rate limit is reached" in caplog.text
         assert (got, got.error.code, got.error.type) == ([], "2003", "ai_gateway_error")
         assert "429 from AI Gateway, not from DeepSeek: the gateway's own rate limit" in str(got.error)
 
@@ -755,7 +814,6 @@ class TestJsonInPlaceOfAStream:
         ("body", "kind"),
         [
             (b"<html>portal</html>", "text/html"),
-            (b"hello", "text/plain"),
             (b'{"hello": 1}', "application/json"),
             (b"[]", "application/json"),
             (b"", "application/json"),
@@ -769,6 +827,53 @@ class TestJsonInPlaceOfAStream:
         assert (error.status_code, error.type) == (502, "upstream_error")
         assert f"200 came with {kind} in place of a stream" in error.body["message"]
         assert len(gateway.received) == 1
+
+    @pytest.mark.parametrize("kind", ["text/plain", "", "application/octet-stream"])
+    def test_what_has_no_name_is_read_as_a_stream(
+        self, flavour: str, gateway: Loopback, config_at: ConfigAt, kind: str
+    ) -> None:
+        for body, contents, whole in ((b"hello", [], False), (event("a") + DONE, ["a"], True)):
+            gateway.answer = lambda _, body=body: Answer((body,), headers={"content-type": kind})
+            got = collect(flavour, config_at(gateway), streamed)
+            assert [chunk.choices[0].delta.content for chunk in got] == contents
+            assert (got.error is None) == whole
+
+    def test_a_plain_completion_becomes_one_chunk(self, flavour: str, gateway: Loopback, config_at: ConfigAt) -> None:
+        answer = {
+            "id": "x",
+            "object": "text_completion",
+            "created": 1,
+            "model": "m",
+            "choices": [{"text": "Hi", "index": 0, "finish_reason": "stop", "logprobs": None}],
+        }
+        gateway.answer = lambda _: Answer(answer)
+        got = collect(
+            flavour, config_at(gateway), lambda client: client.completions.create(model="m", prompt="p", stream=True)
+        )
+        assert (got.error, [chunk.choices[0].text for chunk in got]) == (None, ["Hi"])
+
+    def test_a_json_answer_that_is_read_raw_is_found_unread(
+        self, flavour: str, gateway: Loopback, config_at: ConfigAt
+    ) -> None:
+        body = json.dumps(COMPLETION).encode()
+
+        def use(client: Any) -> Any:
+            if flavour == "sync":
+                with chat(client.with_streaming_response) as response:
+                    return b"".join(response.http_response.iter_raw())
+
+            async def main() -> bytes:
+                async with chat(client.with_streaming_response) as response:
+                    return b"".join([chunk async for chunk in response.http_response.aiter_raw()])
+
+            return main()
+
+        assert run(flavour, config_at(gateway), use) == body
+
+    def test_a_file_may_hold_an_error(self, call: Call, gateway: Loopback, config_at: ConfigAt) -> None:
+        row = b'{"error": {"message": "row of a batch"}, "id": 1}'
+        gateway.answer = lambda _: Answer(row, headers={"content-type": "application/json"})
+        assert call(config_at(gateway), lambda client: client.files.content("file-1")).content == row
 
     def test_a_download_is_not_taken_for_one(self, gateway: Loopback, config_at: ConfigAt) -> None:
         gateway.answer = lambda _: Answer(b'{"error": 1}\n{"error": 2}\n', headers={"content-type": "application/json"})
