@@ -58,9 +58,7 @@ def run_on_emulator(console: Console) -> int:
     try:
         from .emulator import Emulator  # noqa: PLC0415  # it needs the extra
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in {"starlette", "uvicorn"}:
-            raise
-        sys.stderr.write("The emulator is an extra of its own: pip install 'deepseek-gateway[emulator]'\n")
+        sys.stderr.write(f"{error}\n")
         return 2
     with Emulator() as emulator:
         console.print(

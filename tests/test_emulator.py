@@ -4,6 +4,7 @@ import asyncio
 import http.client
 import itertools
 import json
+import math
 import re
 import socket
 import subprocess
@@ -15,6 +16,7 @@ from typing import Any, NamedTuple
 
 import openai
 import pytest
+from pydantic import BaseModel
 
 from deepseek_gateway.emulator import Emulator, ReceivedRequest
 
@@ -157,6 +159,12 @@ def test_bodies_pass_the_provider_route_byte_for_byte(emulator: Emulator) -> Non
         (HOST, BOTH, ask(), 400, 2008, "Invalid provider"),
         ("/", BOTH, None, 400, 2008, "Invalid provider"),
         (COMPAT, BOTH, ask("nobody/flash"), 400, 2008, "Invalid provider"),
+        (COMPAT, BOTH, ask("openai/gpt-5"), 400, 2005, "Failed to get response from provider"),
+        (COMPAT, TOKEN, ask("workers-ai/@cf/meta/llama"), 400, 2005, "Failed to get response from provider"),
+        (COMPAT, BOTH, ask("google-ai-studio/gemini"), 400, 2005, "Failed to get response from provider"),
+        (f"{HOST}/openai/chat/completions", BOTH, ask(), 400, 2005, "Failed to get response from provider"),
+        (f"{HOST}/openai/chat/completions", KEY, ask(), 401, 2009, "Unauthorized"),
+        (f"{HOST}/google/chat/completions", BOTH, ask(), 400, 2008, "Invalid provider"),
         (COMPAT, BOTH, ask("deepseek-flash"), 400, 2019, "Chat completion bad format"),
         (COMPAT, BOTH, b"not json", 400, 2019, "Chat completion bad format"),
         (COMPAT, BOTH, {"messages": []}, 400, 2019, "Chat completion bad format"),
@@ -211,13 +219,22 @@ def test_an_unknown_alias_is_told_all_aliases() -> None:
 
 
 @pytest.mark.parametrize(
-    ("alias", "key"),
-    [({}, "a-key"), ({"cf-aig-byok-alias": "default"}, "a-key"), ({"cf-aig-byok-alias": "team"}, "b-key")],
+    ("path", "headers", "model", "key"),
+    [
+        (PROVIDER, TOKEN, "deepseek-flash", "a-key"),
+        (PROVIDER, TOKEN | {"cf-aig-byok-alias": "default"}, "deepseek-flash", "a-key"),
+        (PROVIDER, TOKEN | {"cf-aig-byok-alias": "team"}, "deepseek-flash", "b-key"),
+        (COMPAT, TOKEN, "deepseek/deepseek-flash", "a-key"),
+        (COMPAT, TOKEN | {"cf-aig-byok-alias": "team"}, "deepseek/deepseek-flash", "a-key"),
+        (COMPAT, TOKEN | {"cf-aig-byok-alias": "missing"}, "dynamic/support", "a-key"),
+        (f"{AI}/chat/completions", REST | {"cf-aig-byok-alias": "team"}, "deepseek/deepseek-flash", "a-key"),
+    ],
 )
-@pytest.mark.parametrize(("path", "model"), [(PROVIDER, "deepseek-flash"), (COMPAT, "deepseek/deepseek-flash")])
-def test_the_alias_chooses_among_the_stored_keys(path: str, model: str, alias: dict[str, str], key: str) -> None:
+def test_the_alias_chooses_among_the_stored_keys_on_the_provider_route_only(
+    path: str, headers: dict[str, str], model: str, key: str
+) -> None:
     with Emulator(stored_keys={"default": "a-key", "team": "b-key"}) as emulator:
-        assert send(emulator, path, TOKEN | alias, ask(model)).status == 200
+        assert send(emulator, path, headers, ask(model)).status == 200
         upstream = emulator.requests[0].upstream
     assert upstream is not None
     assert upstream.headers["authorization"] == f"Bearer {key}"
@@ -243,6 +260,26 @@ def test_any_authorization_keeps_the_stored_key_out_and_goes_to_deepseek_as_it_i
     assert upstream.headers["authorization"] == authorization.strip()
     assert answer.status == 401
     assert told in answer.body.decode()
+
+
+@pytest.mark.parametrize(
+    ("path", "model"),
+    [(PROVIDER, "deepseek-flash"), (COMPAT, "deepseek/deepseek-flash"), (COMPAT, "dynamic/support")],
+)
+def test_the_token_alone_in_authorization_opens_the_gateway_and_stays_there(path: str, model: str) -> None:
+    alone = {"authorization": "Bearer emulator-gateway-token"}
+    with Emulator(stored_keys={"default": "a-key", "team": "b-key"}) as emulator:
+        assert send(emulator, path, alone, ask(model)).status == 200
+        upstream = emulator.requests[0].upstream
+        assert upstream is not None
+        assert upstream.headers["authorization"] == "Bearer a-key"
+        assert emulator.requests[0].headers["authorization"] == alone["authorization"]
+        refused = send(emulator, path, alone | {"cf-aig-authorization": "Bearer no"}, ask(model))
+        assert refused.json["internalCode"] == 2009
+        if path == PROVIDER:
+            assert send(emulator, path, alone | {"cf-aig-byok-alias": "team"}, ask(model)).status == 200
+            assert emulator.requests[-1].upstream is not None
+            assert emulator.requests[-1].upstream.headers["authorization"] == "Bearer b-key"
 
 
 @pytest.mark.parametrize(
@@ -592,6 +629,74 @@ def test_arguments_fit_the_schema(emulator: Emulator) -> None:
             assert list(arguments.values()) == expected
 
 
+class Node(BaseModel):
+    value: int
+    next: "Node | None"
+    kids: list["Node"]
+
+
+LEAF = Node(value=1, next=None, kids=[])
+
+
+def test_schemas_that_contain_themselves_end_as_early_as_they_may(emulator: Emulator) -> None:
+    with client_of(emulator) as client:
+        asked: Any = {**ask(), "tools": [openai.pydantic_function_tool(Node)]}
+        (call,) = client.chat.completions.create(**asked).choices[0].message.tool_calls or ()
+        body: Any = {"model": "deepseek-flash", "input": "A list", "extra_body": OFF}
+        parsed = client.responses.parse(**body, text_format=Node).output_parsed
+    # SDKs may unfold the schema once before they send it.
+    for node in (parsed, Node.model_validate_json(call.function.arguments)):  # type: ignore[union-attr]
+        assert node is not None
+        assert LEAF in (node, node.next)
+
+
+REF: Any = {"$ref": "#/$defs/A"}
+FAN = {
+    str(n): {"required": ["a", "b"], "properties": {k: {"$ref": f"#/$defs/{n + 1}"} for k in "ab"}} for n in range(40)
+}
+
+
+@pytest.mark.parametrize(
+    ("schema", "answer"),
+    [
+        pytest.param({**REF, "$defs": {"A": REF}}, {}, id="a reference to itself"),
+        pytest.param({**REF, "$defs": {"A": {"$ref": "#/$defs/B"}, "B": REF}}, {}, id="a circle"),
+        pytest.param({"required": ["a"], "properties": {"a": {"$ref": "#"}}}, {}, id="the root in the root"),
+        pytest.param({"anyOf": [{"$ref": "#"}, {"type": "null"}]}, None, id="the root or null"),
+        pytest.param(
+            {
+                **REF,
+                "$defs": {
+                    "A": {"required": ["x"], "properties": {"x": {"anyOf": [{"$ref": "#/$defs/B"}, {"const": 7}]}}},
+                    "B": {"required": ["y"], "properties": {"y": REF}},
+                },
+            },
+            {"x": 7},
+            id="an alternative that leads back",
+        ),
+        pytest.param({**REF, "$defs": {"A": {"type": "array", "items": REF, "minItems": 1}}}, {}, id="no end"),
+        pytest.param({"$ref": "#/$defs/0", "$defs": FAN}, {}, id="too many values"),
+        pytest.param({"type": "array", "minItems": 10**9}, {}, id="too many items"),
+        pytest.param({"type": "array", "minItems": "x"}, ["example"], id="minItems"),
+        pytest.param({"type": "array", "minItems": 1e400, "items": 1}, ["example"], id="infinite"),
+        pytest.param({"type": "integer", "minimum": "x"}, 1, id="minimum"),
+        pytest.param({"type": {}}, "example", id="type"),
+        pytest.param({"type": [["x"]]}, "example", id="types"),
+        pytest.param({"type": "object", "required": [{}, "a"], "properties": 3}, ..., id="required"),
+        pytest.param({"anyOf": [1]}, "example", id="anyOf"),
+        pytest.param({"$ref": 5}, ..., id="$ref"),
+        pytest.param({"$ref": "#/nowhere"}, "example", id="a reference to nothing"),
+    ],
+)
+def test_no_schema_is_too_much_for_an_answer(emulator: Emulator, schema: Any, answer: Any) -> None:
+    form = {"format": {"type": "json_schema", "name": "x", "schema": schema}}
+    body = {"model": "deepseek-flash", "input": "x", "text": form}
+    response = send(emulator, f"{HOST}/deepseek/responses", BOTH, body)
+    text = response.json["output"][-1]["content"][0]["text"]
+    assert answer in (..., json.loads(text))
+    chat(emulator, tools=[{"type": "function", "function": {"name": "f", "parameters": schema}}])
+
+
 def test_json_mode_answers_json(emulator: Emulator) -> None:
     body = chat(emulator, 'Answer in JSON: "yes"?', response_format={"type": "json_object"})
     answer = json.loads(body["choices"][0]["message"]["content"])
@@ -748,6 +853,8 @@ DESERIALIZE = "Failed to deserialize the JSON body into the target type: "
         (ask("x"), OCTETS, "The supported API model names are deepseek-flash, deepseek-v4-pro, but you passed x."),
         ({"model": "deepseek-flash"}, JSON_TYPE, DESERIALIZE + "missing field `messages` at line 1 column 26"),
         (b"[1", JSON_TYPE, "Failed to parse the request body as JSON: "),
+        (b"[" * 100_000, JSON_TYPE, "Failed to parse the request body as JSON: recursion limit exceeded"),
+        (b"[" * 200 + b"]" * 200, JSON_TYPE, "Failed to parse the request body as JSON: recursion limit exceeded"),
         (
             {"model": "deepseek-flash", "messages": [{"role": "developer", "content": "x"}]},
             JSON_TYPE,
@@ -791,6 +898,8 @@ def test_deepseek_refuses_bad_requests_in_its_own_words(
         {"model": ["x"]},
         {"max_tokens": "9"},
         {"input": 1},
+        {"input": [{"type": "function_call_output", "call_id": [1]}, {"type": "function_call", "call_id": {}}]},
+        {"logprobs": True, "top_logprobs": 10**12},
     ],
 )
 @pytest.mark.parametrize("path", ["/chat/completions", "/responses", "/beta/completions"])
@@ -887,6 +996,118 @@ def test_it_stops_at_once_with_connections_open() -> None:
     with pytest.raises(OSError, match="refused"):
         socket.create_connection(address)
     assert threading.active_count() == threads
+
+
+def test_it_says_so_when_it_cannot_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, released = threading.Event(), threading.Event()
+
+    async def never(*_: object) -> None:
+        begun.set()
+        released.wait()
+        await asyncio.sleep(math.inf)
+
+    monkeypatch.setattr("deepseek_gateway.emulator._server._LONGEST_STOP", 0.1)
+    monkeypatch.setattr("deepseek_gateway.emulator._gateway.Gateway.answer", never)
+    before = set(threading.enumerate())
+    emulator = Emulator().__enter__()
+    with socket.create_connection(("127.0.0.1", int(emulator.url.rpartition(":")[2]))) as client:
+        client.sendall(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+        assert begun.wait(5)
+        with pytest.raises(RuntimeError, match="did not stop within"):
+            emulator.__exit__(None, None, None)
+    released.set()
+    for thread in set(threading.enumerate()) - before:
+        thread.join(5)
+        assert not thread.is_alive()
+
+
+def test_a_fault_of_its_own_is_told_as_such_and_raised_at_the_end(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object) -> None:
+        raise LookupError("a mistake in here")
+
+    monkeypatch.setattr("deepseek_gateway.emulator._deepseek.DeepSeek.answer", fail)
+    emulator = Emulator()
+    with pytest.raises(RuntimeError, match=r"its own fault.* 2 time.* LookupError: a mistake") as caught, emulator:
+        answers = [send(emulator, PROVIDER, BOTH, ask()) for _ in range(2)]
+    assert isinstance(caught.value.__cause__, LookupError)
+    assert [(answer.status, answer.headers["x-emulator-fault"]) for answer in answers] == [(500, "1")] * 2
+    assert answers[0].headers["content-type"].startswith("text/plain")
+    assert b"The emulator itself failed to answer" in answers[0].body
+    assert [record for record in caplog.records if record.name.startswith("uvicorn")] == []
+
+    with pytest.raises(KeyError, match="absent") as other, emulator:
+        _ = send(emulator, PROVIDER, BOTH, ask()).headers["absent"]
+    assert "its own fault" in other.value.__notes__[0]
+
+    async def main() -> None:
+        async with emulator:
+            await asyncio.to_thread(send, emulator, PROVIDER, BOTH, ask())
+
+    with pytest.raises(RuntimeError, match="its own fault"):
+        asyncio.run(main())
+    with emulator:
+        assert send(emulator, "/").status == 400
+
+
+def test_a_fault_of_its_own_while_an_answer_is_sent_ends_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> Iterator[Any]:
+        yield b"{", 0.0
+        raise LookupError("a mistake in here")
+
+    monkeypatch.setattr("deepseek_gateway.emulator._server._pieces", fail)
+    with (
+        pytest.raises(RuntimeError, match="LookupError"),
+        Emulator() as emulator,
+        pytest.raises(http.client.IncompleteRead),
+    ):
+        send(emulator, PROVIDER, BOTH, ask())
+
+
+@pytest.mark.parametrize(
+    ("wrong", "kind"),
+    [
+        ({"account_id": ""}, ValueError),
+        ({"account_id": "a/b"}, ValueError),
+        ({"gateway_id": "a/b"}, ValueError),
+        ({"gateway_id": 1}, TypeError),
+        ({"api_key": "two words"}, ValueError),
+        ({"api_key": None}, TypeError),
+        ({"gateway_token": "ключ"}, ValueError),
+        ({"stored_keys": "a-key"}, TypeError),
+        ({"stored_keys": {"default": None}}, TypeError),
+        ({"stored_keys": {"default": "a\nb"}}, ValueError),
+        ({"dynamic_routes": ["support"]}, TypeError),
+        ({"dynamic_routes": {"support": 1}}, TypeError),
+        ({"cache_ttl": -1}, ValueError),
+        ({"cache_ttl": "60"}, TypeError),
+        ({"rate_limit": 5}, TypeError),
+        ({"rate_limit": (5,)}, TypeError),
+        ({"rate_limit": (5, 0)}, ValueError),
+        ({"rate_limit": (5, "60")}, TypeError),
+        ({"spend_limit": (-1, 60)}, ValueError),
+        ({"spend_limit": "12"}, TypeError),
+        ({"guardrails": "bomb"}, TypeError),
+        ({"guardrails": [1]}, TypeError),
+        ({"guardrails": [""]}, ValueError),
+        ({"dlp": "bomb"}, TypeError),
+        ({"dlp": {"bomb": "block"}}, ValueError),
+        ({"dlp": {"bomb": None}}, TypeError),
+        ({"latency": -0.1}, ValueError),
+        ({"latency": math.nan}, ValueError),
+        ({"latency": None}, TypeError),
+        ({"port": 65536}, ValueError),
+        ({"port": "80"}, TypeError),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused_in_a_sentence_without_their_value(
+    wrong: dict[str, Any], kind: type[Exception]
+) -> None:
+    with pytest.raises(kind, match=r"^[A-Z].* .*[.]$") as caught:
+        Emulator(**wrong)
+    assert type(caught.value) is kind
+    assert not any(secret in str(caught.value) for secret in ("two words", "ключ", "a-key"))
 
 
 def test_it_runs_once_at_a_time_and_can_run_again() -> None:

@@ -157,7 +157,8 @@ def test_every_kind_of_error_is_shaped_and_labelled_by_who_makes_it(
     assert any(name.startswith("cf-aig-") for name in answer.headers) == (by != "edge")
     assert ("x-ds-trace-id" in answer.headers) == (by == "deepseek")
     assert answer.headers["content-length"] == str(len(answer.body))
-    assert len(emulator.requests[-1].attempts) == (by == "deepseek")
+    # 524 is an edge that did not wait for an answer; DeepSeek was asked nevertheless.
+    assert len(emulator.requests[-1].attempts) == (by == "deepseek" or status == 524)
 
 
 @pytest.mark.parametrize("path", [PROVIDER, RESPONSES])
@@ -222,12 +223,80 @@ def test_an_error_event_comes_before_the_end_of_the_stream_at_the_latest(emulato
         {"keep_alive": -1},
         {"latency": -1.0},
         {"latency": math.nan},
+        {"code": "rate limited"},
+        {"status": 101, "body": ""},
+        {"status": 204, "body": ""},
+        {"status": 600, "message": "x"},
+        {"shape": "html"},
+        {"code": 2003, "headers": {"two words": "x"}},
+        {"code": 2003, "headers": {"x": "a\nb"}},
+        {"code": 2003, "headers": {"x": "\u4e91"}},
+        {"code": 2003, "headers": {"Content-Length": "5"}},
     ],
 )
 def test_failures_that_make_no_sense_are_refused_in_a_sentence(emulator: Emulator, wrong: Any) -> None:
     with pytest.raises(ValueError, match=r"^[A-Z].* .*[.]$"):
         emulator.fail_next(**wrong)
     assert send(emulator, PROVIDER, BOTH, ask()).status == 200
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"code": 2003.0},
+        {"code": True},
+        {"status": "503"},
+        {"status": 503, "times": "2"},
+        {"status": 503, "message": b"x"},
+        {"status": 503, "latency": "1"},
+        {"code": 2005, "event": 1.5},
+        {"cut_after": "5"},
+        {"shape": 5},
+        {"body": ["x"]},
+        {"code": 2003, "headers": ["x: y"]},
+        {"code": 2003, "headers": {"x": 1}},
+    ],
+)
+def test_failures_of_a_wrong_type_are_refused_in_a_sentence(emulator: Emulator, wrong: Any) -> None:
+    with pytest.raises(TypeError, match=r"^[A-Z].* .*[.]$"):
+        emulator.fail_next(**wrong)
+    assert emulator.pending == 0
+
+
+def test_a_code_may_be_text_as_it_is_on_exceptions(emulator: Emulator) -> None:
+    emulator.fail_next("2003", headers={"X-Note": "\xfc b"})
+    answer = send(emulator, PROVIDER, BOTH, ask())
+    assert (answer.status, answer.json["internalCode"], answer.headers["x-note"]) == (429, 2003, "\xfc b")
+
+
+def test_pending_counts_the_failures_that_have_not_struck(emulator: Emulator) -> None:
+    counts = [emulator.pending]
+    emulator.fail_next(status=503, times=2)
+    emulator.fail_next(2003)
+    counts.append(emulator.pending)
+    for headers in (KEY, BOTH, BOTH, BOTH):
+        send(emulator, PROVIDER, headers, ask())
+        counts.append(emulator.pending)
+    assert counts == [0, 3, 3, 2, 1, 0]
+
+
+@pytest.mark.parametrize(("status", "asked"), [(524, 1), (520, 0), (502, 0)])
+def test_an_edge_that_gives_up_waiting_has_let_deepseek_be_asked_once(
+    emulator: Emulator, status: int, asked: int
+) -> None:
+    emulator.fail_next(status=status)
+    refused = send(emulator, PROVIDER, KEY, ask()).status
+    assert (refused, emulator.pending) == ((401, 1) if asked else (status, 0))
+    answer = send(emulator, PROVIDER, named(max_attempts="3"), ask())
+    assert (answer.status, emulator.pending) == (status if asked else 200, 0)
+    assert len(emulator.requests[-1].attempts) == 1
+    assert ("x-ds-trace-id" in answer.headers) == (not asked)
+
+
+def test_a_body_of_ones_own_may_count_tokens_oddly(emulator: Emulator) -> None:
+    emulator.fail_next(body={"usage": {"prompt_tokens": "many", "prompt_tokens_details": {"cached_tokens": None}}})
+    assert send(emulator, PROVIDER, BOTH, ask()).status == 200
+    assert emulator.requests[-1].cost == 0
 
 
 # -- answers that arrive late, in part or not at all ----------------------------------------------------------------
@@ -580,6 +649,8 @@ def named(**options: str) -> dict[str, str]:
         ({}, (named(cache_key="k"), ask(stream=True)), (named(cache_key="k"), ask()), ("MISS", "MISS")),
         ({}, (named(cache_key="k"), ask(max_tokens=0)), (named(cache_key="k"), ask()), ("MISS", "MISS")),
         ({"cache_ttl": 60}, (BOTH, ask()), (BOTH, ask()), ("MISS", "HIT")),
+        ({"cache_ttl": 0}, (BOTH, ask()), (BOTH, ask()), ("MISS", "HIT")),
+        ({"cache_ttl": 0}, (BOTH, ask()), (named(skip_cache="true"), ask()), ("MISS", None)),
         ({"cache_ttl": 60}, (BOTH, ask()), (named(metadata='{"a":1}', event_id="e"), ask()), ("MISS", "HIT")),
         ({"cache_ttl": 60}, (BOTH, ask()), (BOTH, ask(text="else")), ("MISS", "MISS")),
         ({"cache_ttl": 60}, (BOTH, ask()), (BOTH, ask("deepseek-v4-pro")), ("MISS", "MISS")),
@@ -635,7 +706,13 @@ def test_only_posts_of_some_size_are_cached(monkeypatch: pytest.MonkeyPatch) -> 
         (90, named(cache_key="k"), 90),
         (90, named(cache_ttl="120"), 120),
         (90, BOTH | {"cf-cache-ttl": "120"}, 120),
-        (90, named(cache_ttl="0"), 60),
+        (90, named(cache_ttl="0"), 90),
+        (0, BOTH, 300),
+        (0, named(cache_ttl="0"), 300),
+        (0, named(cache_ttl="120"), 120),
+        (None, named(cache_key="k", cache_ttl="0"), 300),
+        (90, named(cache_ttl="1"), 60),
+        (90, named(cache_ttl="9" * 5000), 90),
         (90, named(cache_ttl="9999999"), 30 * 86400),
         (90, named(cache_ttl="soon"), 90),
         (None, named(cache_key="k"), 300),

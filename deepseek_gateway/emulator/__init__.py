@@ -19,9 +19,28 @@ streams that break off, connections that are reset.
 Anything that speaks HTTP can use it: `Emulator.url` is an ordinary loopback URL. It answers on all three routes as
 the two services are documented, or were seen, to answer, and it is an independent reading of them: it shares no code
 with the clients of this library. Needs the extra: ``pip install 'deepseek-gateway[emulator]'``.
+
+A failure of the emulator itself is answered with 500 and the header ``x-emulator-fault: 1``, and raised at the end of
+the `with` block.
+
+Known gaps:
+
+- Files and images are accepted and ignored; there is no endpoint for files.
+- Of DeepSeek's APIs the Anthropic format, and of the gateway's the universal endpoint and WebSockets, are missing.
+- Prefix completion and strict tools are accepted under `/beta` as elsewhere, without their meaning.
+- Retired model names are still answered as DeepSeek did in September 2026, although they are announced as retired; only
+  some accounts are refused by now.
+- Other providers than DeepSeek are known by name and never answer.
 """
 
-from deepseek_gateway.emulator._exchange import ReceivedRequest
-from deepseek_gateway.emulator._server import Emulator
+try:
+    from deepseek_gateway.emulator._exchange import ReceivedRequest
+    from deepseek_gateway.emulator._server import Emulator
+except ModuleNotFoundError as error:
+    if (error.name or "").partition(".")[0] not in {"starlette", "uvicorn"}:
+        raise
+    raise ModuleNotFoundError(
+        "The emulator is an extra of its own: pip install 'deepseek-gateway[emulator]'", name=error.name
+    ) from error
 
 __all__ = ["Emulator", "ReceivedRequest"]

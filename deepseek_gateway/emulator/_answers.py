@@ -18,6 +18,7 @@ import json
 import re
 import uuid
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -28,7 +29,8 @@ CREATED = 1793491200
 _SENTENCE = "This is a canned answer from the local AI Gateway emulator."
 _THINKING = "No model runs here, so a canned answer has to do."
 _LONGEST_ECHO = 300
-_DEEPEST = 4
+# How far examples of JSON schemas go: levels, and values in all.
+_DEEPEST, _MOST_VALUES = 50, 10_000
 
 Json = dict[str, Any]
 
@@ -177,41 +179,80 @@ def _content(prompt: Prompt) -> str:
     return answer
 
 
-def example(schema: Json, root: Json | None = None, depth: int = 0) -> Any:
-    """Return the simplest value that fits a JSON schema: required properties, first alternatives, first enum values."""
-    root = schema if root is None else root
-    schema = _settle(schema, root)
-    fixed = [schema[key] for key in ("const", "default") if key in schema] + sequence(schema.get("enum"))
-    if fixed:
-        return fixed[0]
-    stated = schema.get("type", "object" if "properties" in schema else "string")
-    kind = next(iter(sequence(stated)), stated)
-    if kind == "object":
-        properties = mapping(schema.get("properties"))
-        return {
-            name: example(mapping(properties.get(name)), root, depth + 1) for name in sequence(schema.get("required"))
-        }
-    if kind == "array":
-        # A tree, a required array of its own kind, has to end somewhere.
-        length = max(1, int(schema.get("minItems", 1))) if depth < _DEEPEST else 0
-        return [example(mapping(schema.get("items")), root, depth + 1) for _ in range(length)]
-    number = schema.get("minimum", 1)
-    return {"integer": number, "number": number, "boolean": True, "null": None}.get(kind, "example")
+class _NothingFits(Exception):  # noqa: N818 - a way to turn back, nobody's error
+    """Here the schema leads nowhere: into itself again, too deep, or to too many values."""
 
 
-def _settle(schema: Json, root: Json) -> Json:
-    """Follow references, and take the first of several alternatives."""
-    while True:
-        alternatives = sequence(schema.get("anyOf") or schema.get("oneOf") or schema.get("allOf"))
+def example(schema: Json) -> Any:
+    """Return the simplest value that fits a JSON schema: required properties, first alternatives, first enum values.
+
+    A schema that contains itself ends as early as it may: with the next alternative, such as null, or an empty array.
+    Where it may not end, or is enormous, the answer is `{}`. What is nonsense in a schema counts as absent.
+    """
+    try:
+        return _Example(schema).fit(schema)
+    except _NothingFits:
+        return {}
+
+
+class _Example:
+    """The making of one example, which counts its values."""
+
+    def __init__(self, root: Json) -> None:
+        self._root = root
+        self._left = _MOST_VALUES
+
+    def fit(self, schema: Json, open_references: frozenset[str] = frozenset({"#"}), depth: int = 0) -> Any:
+        """Return an example of `schema`, which was reached through `open_references`."""
+        self._left -= 1
+        if self._left < 0 or depth > _DEEPEST:
+            raise _NothingFits
         if "$ref" in schema:
-            target: Any = root
-            for step in str(schema["$ref"]).removeprefix("#/").split("/"):
-                target = mapping(target).get(step)
-            schema = mapping(target)
-        elif alternatives:
-            schema = mapping(alternatives[0])
-        else:
-            return schema
+            reference = str(schema["$ref"])
+            if reference in open_references:
+                raise _NothingFits
+            return self.fit(self._referred(reference), open_references | {reference}, depth + 1)
+        alternatives = sequence(schema.get("anyOf") or schema.get("oneOf") or schema.get("allOf"))
+        for alternative in alternatives:
+            with suppress(_NothingFits):
+                return self.fit(mapping(alternative), open_references, depth + 1)
+        if alternatives:
+            raise _NothingFits
+        fixed = [schema[key] for key in ("const", "default") if key in schema] + sequence(schema.get("enum"))
+        if fixed:
+            return fixed[0]
+        stated = schema.get("type", "object" if "properties" in schema else "string")
+        kind = str(next(iter(sequence(stated)), stated))
+        if kind == "object":
+            properties = mapping(schema.get("properties"))
+            return {
+                name: self.fit(mapping(properties.get(name)), open_references, depth + 1)
+                for name in map(str, sequence(schema.get("required")))
+            }
+        if kind == "array":
+            return self._array(schema, open_references, depth)
+        minimum = schema.get("minimum")
+        number = minimum if isinstance(minimum, int | float) else 1
+        return {"integer": number, "number": number, "boolean": True, "null": None}.get(kind, "example")
+
+    def _array(self, schema: Json, open_references: frozenset[str], depth: int) -> list[Any]:
+        """Return as few items as are allowed, but one if it can be."""
+        stated = schema.get("minItems")
+        fewest = stated if isinstance(stated, int) else 0
+        items = mapping(schema.get("items"))
+        try:
+            return [self.fit(items, open_references, depth + 1) for _ in range(max(fewest, 1))]
+        except _NothingFits:
+            if fewest > 0:
+                raise
+            return []
+
+    def _referred(self, reference: str) -> Json:
+        """Return what a reference within the schema (`#/$defs/Node`, or `#` for all of it) refers to."""
+        target: Any = self._root
+        for step in reference.removeprefix("#").split("/")[1:]:
+            target = mapping(target).get(step)
+        return mapping(target)
 
 
 def usage(turn: Turn) -> Json:

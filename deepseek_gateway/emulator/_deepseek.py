@@ -18,13 +18,14 @@ from deepseek_gateway.emulator._answers import (
     fim_chunks,
     take_turn,
 )
-from deepseek_gateway.emulator._exchange import ReceivedRequest, Reply, json_reply, mapping, sequence, to_json
+from deepseek_gateway.emulator._exchange import ReceivedRequest, Reply, json_reply, mapping, parse, sequence, to_json
 from deepseek_gateway.emulator._responses import responses_body, responses_events
 
 MODELS = ("deepseek-flash", "deepseek-v4-pro")
 # Retired names were still served in September 2026, by deepseek-flash and under that name (observed).
 RETIRED = ("deepseek-chat", "deepseek-reasoner", "deepseek-v4-flash", "deepseek-v4-flash-vision-exp")
 MOST_TOKENS = 393216
+_MOST_LOGPROBS = 20
 
 _JSON = "application/json"
 # The model layer labels its errors as bytes although they are JSON (recorded).
@@ -111,7 +112,7 @@ class Body:
         """Parse the body of `request`."""
         text = request.body.decode(errors="replace")
         try:
-            value = json.loads(text)
+            value = parse(text)
         except ValueError as error:
             raise DeepSeekError(f"Failed to parse the request body as JSON: {error}", content_type=_JSON) from None
         return cls(text, mapping(value))
@@ -208,7 +209,7 @@ def _limit(value: object) -> int | None:
 
 
 def _top(value: object) -> int:
-    return value if isinstance(value, int) else 0
+    return min(value, _MOST_LOGPROBS) if isinstance(value, int) else 0
 
 
 def _thinks(asked: Json, effort: object) -> bool:
@@ -296,7 +297,7 @@ def _answer(asked: Json, whole: Json, events: Iterable[bytes]) -> Reply:
     if not asked.get("stream"):
         return json_reply(200, whole)
     headers = (("content-type", "text/event-stream; charset=utf-8"), ("cache-control", "no-cache"))
-    return Reply(status=200, headers=headers, chunks=tuple(events), streamed=True, whole=to_json(whole))
+    return Reply(status=200, headers=headers, chunks=tuple(events), streamed=True, unstreamed=to_json(whole))
 
 
 def _fim(request: ReceivedRequest) -> Reply:
@@ -336,7 +337,7 @@ def _responses(request: ReceivedRequest) -> Reply:
     asked = body.json
     said = asked["input"]
     items = [{"role": "user", "content": said}] if isinstance(said, str) else [mapping(item) for item in sequence(said)]
-    answered = {item.get("call_id") for item in items if item.get("type") == "function_call_output"}
+    answered = [item.get("call_id") for item in items if item.get("type") == "function_call_output"]
     for item in items:
         if item.get("type") == "function_call" and item.get("call_id") not in answered:
             raise DeepSeekError(f"No tool output found for tool call {item.get('call_id')}.")

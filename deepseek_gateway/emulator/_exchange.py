@@ -7,6 +7,8 @@ from typing import Any, Self, TypeGuard, cast
 from starlette.datastructures import Headers
 
 _MOST_METADATA = 5
+# The usual limit of the deserialiser whose words DeepSeek repeats (inferred; no such error is known).
+_MOST_LEVELS = 128
 
 
 def to_json(value: object) -> bytes:
@@ -14,10 +16,25 @@ def to_json(value: object) -> bytes:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
 
 
+def parse(text: str | bytes) -> Any:
+    """Return the parsed text, or raise ValueError if it is not JSON or is nested too deeply to be read by anybody."""
+    too_deep = "recursion limit exceeded"
+    try:
+        level: list[object] = [json.loads(text)]
+    except RecursionError:
+        raise ValueError(too_deep) from None
+    value = level[0]
+    for _ in range(_MOST_LEVELS):
+        level = [inner for outer in level for inner in (*mapping(outer).values(), *sequence(outer))]
+        if not level:
+            return value
+    raise ValueError(too_deep)
+
+
 def from_json(text: str | bytes) -> Any:
     """Return the parsed text, or `None` if it is not JSON."""
     try:
-        return json.loads(text)
+        return parse(text)
     except ValueError:
         return None
 
@@ -117,7 +134,7 @@ class Delivery:
         return 0.0 if self.keep_alive else self.latency
 
     @property
-    def whole(self) -> bool:
+    def intact(self) -> bool:
         """Whether the body is neither cut nor filled, so that its length is known beforehand."""
         return self.cut_after is None and self.stall_after is None and not self.keep_alive
 
@@ -126,20 +143,20 @@ class Delivery:
 class Reply:
     """An answer: one chunk is an ordinary body, `streamed` ones go out chunk by chunk.
 
-    `whole` is what would have been sent if the stream had not been asked for.
+    `unstreamed` is what would have been sent if the stream had not been asked for.
     """
 
     status: int
     headers: tuple[tuple[str, str], ...] = ()
     chunks: tuple[bytes, ...] = ()
     streamed: bool = False
-    whole: bytes = b""
+    unstreamed: bytes = b""
     delivery: Delivery = Delivery()
 
     @property
     def body(self) -> bytes:
         """The content as one body."""
-        return self.whole or b"".join(self.chunks)
+        return self.unstreamed or b"".join(self.chunks)
 
     def with_headers(self, *headers: tuple[str, str]) -> Self:
         """Return this reply with `headers` in front of its own."""

@@ -3,13 +3,17 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from http import HTTPStatus
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 from deepseek_gateway.emulator._answers import digest
+from deepseek_gateway.emulator._checks import check_mapping, check_number, check_text, check_whole
 from deepseek_gateway.emulator._deepseek import STATUS_ERRORS, DeepSeekError
 from deepseek_gateway.emulator._exchange import Delivery, Reply, json_reply, to_json
 
 Shape = Literal["short", "policy", "text", "edge", "problem"]
+_SHAPES: tuple[str, ...] = get_args(Shape)
+_STATUSES = 200, 599
+_HEADER_VALUE = r"|[!-~\x80-\xff]([ -~\x80-\xff]*[!-~\x80-\xff])?"
 Action = Literal["BLOCK", "FLAG"]
 Pairs = tuple[tuple[str, str], ...]
 
@@ -142,6 +146,7 @@ _POLICIES: dict[int, dict[str, Any]] = {
 _TEXTS = {401: "Authentication Fails (governor)", 422: STATUS_ERRORS[422].message}
 # The edge turns clients away in plain text, and reports 5xx in HTML or as problem JSON (observed).
 _BROKEN = {502: "Bad gateway", 520: "Web server is returning an unknown error", 524: "A timeout occurred"}
+_GAVE_UP = 524
 _EDGE = {403: "error code: 1010"} | _BROKEN
 _FORMS: Mapping[str, _Form] = {
     "policy": _Form(_policy, _POLICIES),
@@ -175,15 +180,14 @@ class Fault(Delivery):
 
     def __post_init__(self) -> None:
         """Refuse what makes no sense, in a sentence."""
+        self._check_each()
         said = {field.name for field in fields(self) if getattr(self, field.name) != field.default}
-        numbers = (self.latency, self.keep_alive, self.cut_after, self.stall_after, self.event)
         known: Mapping[int, Any] = _FORMS[self._form].known if self._form in _FORMS else {}
         unspelled = self.status is None or self.message is None
         alone, ends = {"reset", "unreachable"}, {"cut_after", "stall_after"}
         rules: list[tuple[object, str]] = [
             (not said, "Say what fails: a code, a status, a shape, a body, or how the answer is delivered."),
             (said & alone and len(said - {"latency"}) > 1, "A reset and unreachable stand alone, but for a latency."),
-            (not all((number or 0) >= 0 for number in numbers), "Seconds, and numbers of anything, are not negative."),
             (said >= ends, "An answer ends in one way: give cut_after or stall_after."),
             (self.clean and self.cut_after is None, "A clean end is that of a cut answer: give cut_after too."),
             (said >= {"body"} and said & {"code", "message"}, "A body is sent as it is: give no code and no message."),
@@ -209,6 +213,27 @@ class Fault(Delivery):
             if wrong:
                 raise ValueError(sentence)
 
+    def _check_each(self) -> None:
+        for name in ("code", "event", "keep_alive", "cut_after", "stall_after"):
+            if getattr(self, name) is not None:
+                check_whole(name, getattr(self, name))
+        check_number("latency", self.latency)
+        if self.message is not None:
+            check_text("message", self.message, r"(?s:.*)", "text")
+        if self.shape is not None:
+            check_text("shape", self.shape, "|".join(_SHAPES), f"one of {', '.join(_SHAPES)}")
+        if self.status is not None:
+            check_whole("status", self.status, *_STATUSES)
+        if self.status in {HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED}:
+            raise ValueError(f"An answer with status {self.status} has no body, so it says nothing.")
+        if self.body is not None and not isinstance(self.body, bytes | str | Mapping):
+            raise TypeError(f"Give body as bytes, text or a mapping, not as {type(self.body).__name__}.")
+        for name, value in check_mapping("headers", self.headers or {}).items():
+            check_text("a header's name", name, r"[-!#$%&'*+.^_`|~0-9A-Za-z]+", "letters, digits and hyphens")
+            check_text("a header's value", value, _HEADER_VALUE, "one line of Latin-1 text")
+            if name.lower() in {"content-length", "transfer-encoding"}:
+                raise ValueError("The emulator itself says how long an answer is; cut_after ends it earlier.")
+
     @property
     def _form(self) -> str:
         if self.code is not None:
@@ -227,7 +252,8 @@ class Fault(Delivery):
     @property
     def early(self) -> bool:
         """Whether the request gets no further than the gateway; other faults strike a try to reach DeepSeek."""
-        return self.reset or (self.event is None and (self.edge or self.code is not None or self.shape == "policy"))
+        late = self.event is not None or (self.edge and self.status == _GAVE_UP)
+        return self.reset or (not late and (self.edge or self.code is not None or self.shape == "policy"))
 
     def error(self, route: str) -> Reply | None:
         """Return the error, or None if only the delivery is at fault."""
@@ -244,14 +270,16 @@ class Fault(Delivery):
         return replace(reply, status=self.status or reply.status)
 
     def strike(self, reply: Reply, route: str) -> Reply:
-        """Return DeepSeek's `reply` with what this fault makes of it."""
+        """Return DeepSeek's `reply`, or the answer of who is before DeepSeek, with what this fault makes of it."""
         error = self.error(route)
-        if error is not None and self.event is not None:
+        if error is not None and (self.early or self.edge):
+            reply = error
+        elif error is not None and self.event is not None:
             chunks: tuple[bytes, ...] = (error.body,)
             if reply.streamed:
                 at = min(self.event, len(reply.chunks) - 1)
                 chunks = (*reply.chunks[:at], b"data: " + error.body + b"\n\n")
-            reply = replace(reply, status=200, chunks=chunks, whole=error.body)
+            reply = replace(reply, status=200, chunks=chunks, unstreamed=error.body)
         given = {name.lower(): value for name, value in (self.headers or {}).items()}
         kept = tuple(pair for pair in reply.headers if pair[0] not in given)
         return replace(reply, headers=(*kept, *given.items()), delivery=self)

@@ -16,6 +16,7 @@ from typing import Literal, NamedTuple
 from starlette.datastructures import Headers
 
 from deepseek_gateway.emulator._answers import CREATED, digest
+from deepseek_gateway.emulator._checks import SEGMENT, VISIBLE, check_limit, check_number, check_text, check_texts
 from deepseek_gateway.emulator._deepseek import MODELS, RETIRED, DeepSeek, model_entry
 from deepseek_gateway.emulator._exchange import ReceivedRequest, Reply, json_reply, mapping, to_json
 from deepseek_gateway.emulator._faults import UNLOGGED, Action, Fault, GatewayError, Pairs, dlp_header
@@ -24,6 +25,18 @@ from deepseek_gateway.emulator._policies import Cache, Window, cost, found, numb
 Passage = tuple[ReceivedRequest, Pairs]
 
 _CONNECTION = frozenset({"host", "content-length", "connection", "transfer-encoding", "cf-cache-ttl", "cf-skip-cache"})
+# Some slugs of providers besides DeepSeek (Cloudflare docs: usage/providers). Only DeepSeek is behind this gateway, so
+# to ask another one is to get no answer from it, unlike a name that Cloudflare does not know.
+_OTHER_PROVIDERS = {
+    "openai",
+    "anthropic",
+    "google-ai-studio",
+    "google-vertex-ai",
+    "grok",
+    "groq",
+    "mistral",
+    "workers-ai",
+} | {"azure-openai", "aws-bedrock", "cohere", "perplexity-ai", "openrouter", "huggingface", "replicate", "cerebras"}
 _TOO_MANY, _SERVER_ERROR = 429, 500
 _MOST_ATTEMPTS, _LONGEST_DELAY = 5, 60_000
 
@@ -44,6 +57,33 @@ class Settings:
     guardrails: Collection[str] | None
     dlp: Mapping[str, Action]
     latency: float
+
+    def __post_init__(self) -> None:
+        """Refuse what makes no sense."""
+        for name in ("account_id", "gateway_id"):
+            check_text(name, getattr(self, name), SEGMENT, "one segment of a URL's path, without a slash")
+        for key in (self.gateway_token, *self.stored_keys.values()):
+            check_text("a key or token", key, VISIBLE, "visible ASCII characters")
+        for model in self.dynamic_routes.values():
+            check_text("the model of a dynamic route", model, VISIBLE, "visible ASCII characters")
+        for action in self.dlp.values():
+            check_text("what dlp does", action, "BLOCK|FLAG", "BLOCK or FLAG")
+        if self.guardrails is not None:
+            check_texts("guardrails", self.guardrails)
+        if self.cache_ttl is not None:
+            check_number("cache_ttl", self.cache_ttl)
+        check_number("latency", self.latency)
+        for name in ("rate_limit", "spend_limit"):
+            if getattr(self, name) is not None:
+                check_limit(name, getattr(self, name))
+
+
+class _GaveUpError(Exception):
+    """Cloudflare's edge did not wait for the gateway, which had asked DeepSeek already."""
+
+    def __init__(self, fault: Fault) -> None:
+        super().__init__()
+        self.fault = fault
 
 
 class Target(NamedTuple):
@@ -94,7 +134,7 @@ class Gateway:
         try:
             if fault := self._due(early=True):
                 await asyncio.sleep(fault.delay)
-                reply = fault.strike(fault.error(target.route) or Reply(status=200), target.route)
+                reply = fault.strike(Reply(status=200), target.route)
                 logged = not fault.edge and fault.code not in UNLOGGED
             else:
                 passage = self._rest(request, target) if target.route == "rest" else self._host(request, target)
@@ -102,6 +142,8 @@ class Gateway:
                 logged = True
         except GatewayError as error:
             reply, logged = error.reply(target.route), error.code not in UNLOGGED
+        except _GaveUpError as error:
+            reply, logged = error.fault.strike(Reply(status=200), target.route), False
         return reply.with_headers(*edge, *(labels if logged else ()))
 
     async def _pass(self, request: ReceivedRequest, target: Target, forwarded: ReceivedRequest, more: Pairs) -> Reply:
@@ -194,6 +236,8 @@ class Gateway:
         await asyncio.sleep(fault.delay if fault.latency else self._settings.latency)
         if fault.unreachable:
             return None
+        if fault.edge:
+            raise _GaveUpError(fault)
         error = fault.error(route) if fault.event is None else None
         return fault.strike(self._upstream.answer(forwarded, error), route)
 
@@ -227,13 +271,17 @@ class Gateway:
         # (Cloudflare docs: configuration/manage-gateway).
         authenticated = settings.authenticated or gateway != settings.gateway_id
         if authenticated and not _bears(headers, "cf-aig-authorization", settings.gateway_token):
-            raise GatewayError(2009)
+            # The token alone in `Authorization` works too, and is then no provider key (Cloudflare docs:
+            # features/dynamic-routing/usage for compat; observed on provider routes).
+            if "cf-aig-authorization" in headers or not _bears(headers, "authorization", settings.gateway_token):
+                raise GatewayError(2009)
+            request = _without_authorization(request)
         stored = settings.stored_keys if authenticated else dict[str, str]()
         if target.route == "compat":
             return self._compat(request, target.path, stored, authenticated=authenticated)
-        if target.provider != "deepseek":
-            raise GatewayError(2008)
-        return _forward(request, target.path, request.body, _stored_key(headers, stored)), ()
+        _check_provider(target.provider)
+        alias = headers.get("cf-aig-byok-alias", "default")
+        return _forward(request, target.path, request.body, _stored_key(request.headers, stored, alias)), ()
 
     def _compat(
         self, request: ReceivedRequest, path: str, stored: Mapping[str, str], *, authenticated: bool
@@ -261,9 +309,10 @@ class Gateway:
                 raise GatewayError(2005)
             model = self._settings.dynamic_routes[model]
             labels = ("cf-aig-model", model), ("cf-aig-provider", "deepseek")
-        elif provider != "deepseek":
-            raise GatewayError(2008)
-        key = _stored_key(request.headers, stored)
+        else:
+            _check_provider(provider)
+        # Only provider routes let an alias choose (Cloudflare docs: configuration/bring-your-own-keys).
+        key = _stored_key(request.headers, stored, "default")
         return _forward(request, path, _with_model(request, model), key), labels
 
     def _rest(self, request: ReceivedRequest, target: Target) -> Passage:
@@ -290,7 +339,8 @@ class Gateway:
         if "default" not in settings.stored_keys:
             raise GatewayError(2021, "Insufficient balance; add money to your gateway or use BYOK")
         path = target.path.removeprefix("/v1")
-        return _forward(request, path, _with_model(request, model), settings.stored_keys["default"], own=False), ()
+        body, key = _with_model(request, model), settings.stored_keys["default"]
+        return _forward(_without_authorization(request), path, body, key), ()
 
 
 def _bears(headers: Headers, name: str, token: str) -> bool:
@@ -299,7 +349,21 @@ def _bears(headers: Headers, name: str, token: str) -> bool:
     return scheme.lower() == "bearer" and value.strip() == token
 
 
-def _stored_key(headers: Headers, stored: Mapping[str, str]) -> str | None:
+def _without_authorization(request: ReceivedRequest) -> ReceivedRequest:
+    """Return the request without its `Authorization`, which was meant for Cloudflare."""
+    raw = [(name, value) for name, value in request.headers.raw if name != b"authorization"]
+    return replace(request, headers=Headers(raw=raw))
+
+
+def _check_provider(provider: str) -> None:
+    """Refuse all but DeepSeek: whom Cloudflare knows cannot be reached from here, others do not exist."""
+    if provider in _OTHER_PROVIDERS:
+        raise GatewayError(2005)
+    if provider != "deepseek":
+        raise GatewayError(2008)
+
+
+def _stored_key(headers: Headers, stored: Mapping[str, str], alias: str) -> str | None:
     """Return the stored key to use, if any.
 
     Any `Authorization`, even an empty one, is taken for a provider key and keeps stored keys out (observed). A named
@@ -309,7 +373,6 @@ def _stored_key(headers: Headers, stored: Mapping[str, str]) -> str | None:
     """
     if "authorization" in headers:
         return None
-    alias = headers.get("cf-aig-byok-alias", "default")
     paid = headers.get("cf-aig-no-wholesale", "").lower() != "true"
     if alias not in stored and (alias != "default" or not paid):
         aliases = ", ".join(f"'{name}'" for name in stored)
@@ -324,17 +387,13 @@ def _with_model(request: ReceivedRequest, model: str) -> bytes:
     return to_json({**mapping(request.json), "model": model})
 
 
-def _forward(request: ReceivedRequest, path: str, body: bytes, key: str | None, *, own: bool = True) -> ReceivedRequest:
-    """Return the request as DeepSeek gets it, without what is Cloudflare's (configuration/custom-domains).
-
-    `own` says that an `Authorization` of the caller is meant for DeepSeek.
-    """
-    dropped = _CONNECTION if own else _CONNECTION | {"authorization"}
+def _forward(request: ReceivedRequest, path: str, body: bytes, key: str | None) -> ReceivedRequest:
+    """Return the request as DeepSeek gets it, without what is Cloudflare's (configuration/custom-domains)."""
     headers = [("host", "api.deepseek.com")]
     headers += [
         (name, value)
         for name, value in request.headers.items()
-        if name not in dropped and not name.startswith(("cf-aig-", "cf-access-"))
+        if name not in _CONNECTION and not name.startswith(("cf-aig-", "cf-access-"))
     ]
     headers += [("authorization", f"Bearer {key}")] if key is not None else []
     headers += [("content-length", str(len(body)))] if body else []

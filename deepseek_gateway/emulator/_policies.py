@@ -12,6 +12,7 @@ from deepseek_gateway.emulator._exchange import ReceivedRequest, Reply, from_jso
 
 _SHORTEST_TTL, _USUAL_TTL, _LONGEST_TTL = 60, 300, 30 * 24 * 3600
 _LARGEST_CACHED = 25_000_000
+_MOST_DIGITS = 20
 # Off-peak USD per token (DeepSeek docs: quick_start/pricing); of other models no price is known here.
 _PRICES: Mapping[str, Mapping[str, float]] = {
     "deepseek-flash": {"per_token_in": 0.15e-6, "per_token_out": 0.6e-6, "per_cache_read_token": 0.003e-6}
@@ -21,7 +22,7 @@ _PRICES: Mapping[str, Mapping[str, float]] = {
 def number(headers: Headers, *names: str) -> int | None:
     """Return the whole number in the first of the headers that is there."""
     value = next((headers[name].strip() for name in names if name in headers), "")
-    return int(value) if value.isdecimal() else None
+    return int(value) if value.isdecimal() and len(value) < _MOST_DIGITS else None
 
 
 def found(words: Collection[str] | None, body: bytes) -> list[str]:
@@ -46,14 +47,18 @@ def cost(reply: Reply, prices: Mapping[str, float] | None) -> float | None:
     usage = mapping(mapping(from_json(reply.body)).get("usage"))
     if not usage or prices is None:
         return None
-    asked = usage.get("prompt_tokens", usage.get("input_tokens", 0))
-    answered = usage.get("completion_tokens", usage.get("output_tokens", 0))
+    asked = _count(usage.get("prompt_tokens", usage.get("input_tokens")))
+    answered = _count(usage.get("completion_tokens", usage.get("output_tokens")))
     details = usage.get("prompt_tokens_details", usage.get("input_tokens_details"))
-    cached = mapping(details).get("cached_tokens", 0)
+    cached = _count(mapping(details).get("cached_tokens"))
     price = prices.get("per_token_in", 0.0)
     tokens = (asked - cached) * price + cached * prices.get("per_cache_read_token", price)
-    estimate: float = tokens + answered * prices.get("per_token_out", 0.0)
+    estimate = tokens + answered * prices.get("per_token_out", 0.0)
     return prices.get("total_cost", estimate)
+
+
+def _count(value: object) -> int:
+    return value if isinstance(value, int) else 0
 
 
 class Window:
@@ -91,7 +96,7 @@ class Cache:
     """The gateway's cache, of exact matches (Cloudflare docs: features/caching)."""
 
     def __init__(self, ttl: float | None) -> None:
-        """Keep answers for `ttl` seconds; without, only requests that ask for it are cached."""
+        """Keep answers for `ttl` seconds, 0 being no say in how long; without, only requests that ask are cached."""
         self._ttl = ttl
         self._kept: dict[str, tuple[float, Reply]] = {}
 
@@ -99,17 +104,17 @@ class Cache:
         """Return the request's place, or None if it is not cached.
 
         The gateway's setting opts in, and so does a key of the caller's own, which the body is then no part of. A
-        lifetime alone does not, and 0 is not "off": it is brought into the range of 60 seconds to a month. The names
-        without `aig` are old, but still honoured. Routes share no entries; metadata and the like do not count.
+        lifetime alone does not. A lifetime of 0 is not "off", neither in the setting nor in a header: hits went on for
+        about 300 seconds (observed). Others are brought into the range of 60 seconds to a month. The names without
+        `aig` are old, but still honoured. Routes share no entries; metadata and the like do not count.
         """
         headers = request.headers
         skip = headers.get("cf-aig-skip-cache", headers.get("cf-skip-cache", "")).lower() == "true"
         own = headers.get("cf-aig-cache-key")
-        opted_in = self._ttl or own is not None
+        opted_in = self._ttl is not None or own is not None
         if skip or not opted_in or request.method != "POST" or len(request.body) > _LARGEST_CACHED:
             return None
-        asked = number(headers, "cf-aig-cache-ttl", "cf-cache-ttl")
-        seconds = (self._ttl or _USUAL_TTL) if asked is None else asked
+        seconds = number(headers, "cf-aig-cache-ttl", "cf-cache-ttl") or self._ttl or _USUAL_TTL
         key = forwarded.headers.get("authorization")
         parts = (route, forwarded.path, mapping(request.json).get("model"), key, request.body)
         return Slot(digest(own) if own is not None else digest(parts), min(max(seconds, _SHORTEST_TTL), _LONGEST_TTL))
@@ -121,5 +126,5 @@ class Cache:
 
     def put(self, slot: Slot, reply: Reply) -> None:
         """Keep a good answer; streams are not cached (Cloudflare docs: reference/troubleshooting)."""
-        if reply.status == 200 and not reply.streamed and reply.delivery.whole:  # noqa: PLR2004
+        if reply.status == 200 and not reply.streamed and reply.delivery.intact:  # noqa: PLR2004
             self._kept[slot.key] = monotonic() + slot.seconds, reply

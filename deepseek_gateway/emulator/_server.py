@@ -16,6 +16,7 @@ from starlette.requests import ClientDisconnect, Request
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
+from deepseek_gateway.emulator._checks import VISIBLE, check_mapping, check_text, check_whole
 from deepseek_gateway.emulator._deepseek import DeepSeek
 from deepseek_gateway.emulator._exchange import ReceivedRequest, Reply
 from deepseek_gateway.emulator._faults import Action, Fault, Shape
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from deepseek_gateway import GatewayConfig
 
 _BACKLOG = 2048
+_LAST_PORT = 65535
+_LONGEST_STOP = 5.0
+_OWN_FAULT = "The emulator itself failed to answer, which is its own fault: neither DeepSeek nor Cloudflare does that."
 _ROUTES: Mapping[str, str] = MappingProxyType({"support": "deepseek-v4-pro"})
 
 
@@ -68,7 +72,8 @@ class Emulator:
             authenticated: Whether the gateway demands the token. Keys are stored for authenticated gateways only.
             stored_keys: DeepSeek keys stored at Cloudflare, by alias. By default `api_key` as `default`.
             dynamic_routes: Names of dynamic routes, and the DeepSeek model that each leads to. By default `support`.
-            cache_ttl: Seconds for which answers are cached. By default only requests with a `cf-aig-cache-key` are.
+            cache_ttl: Seconds for which answers are cached, of which 0 makes 300: it was seen not to prevent hits. By
+                default only requests with a `cf-aig-cache-key` are cached.
             rate_limit: How many requests in how many seconds are served; more are answered with 2003.
             spend_limit: For how many USD in how many seconds requests are served; after that the answer is 2045.
             guardrails: Texts, possibly none at all, for which a prompt (2016) or a response (2017) is blocked. With
@@ -76,31 +81,38 @@ class Emulator:
             dlp: Texts that data loss prevention finds in requests (2029) or responses (2030), with `BLOCK` or `FLAG`.
             latency: Seconds that DeepSeek takes until an answer begins.
             port: The port on 127.0.0.1, or 0 for any free one.
+
+        Raises:
+            TypeError: An argument is of no use because of its type, ...
+            ValueError: ... or because of its value.
         """
         self.account_id = account_id
         self.gateway_id = gateway_id
         self.api_key = api_key
         self.gateway_token = gateway_token
         self.requests: list[ReceivedRequest] = []
-        keys = {"default": api_key} if stored_keys is None else dict(stored_keys)
+        check_text("api_key", api_key, VISIBLE, "visible ASCII characters")
+        check_whole("port", port, most=_LAST_PORT)
+        keys = {"default": api_key} if stored_keys is None else check_mapping("stored_keys", stored_keys)
         settings = Settings(
             account_id=account_id,
             gateway_id=gateway_id,
             gateway_token=gateway_token,
             authenticated=authenticated,
             stored_keys=keys,
-            dynamic_routes=dict(dynamic_routes),
+            dynamic_routes=check_mapping("dynamic_routes", dynamic_routes),
             cache_ttl=cache_ttl,
             rate_limit=rate_limit,
             spend_limit=spend_limit,
             guardrails=guardrails,
-            dlp=dlp or {},
+            dlp={} if dlp is None else check_mapping("dlp", dlp),
             latency=latency,
         )
         self._gateway = Gateway(settings, DeepSeek({api_key, *keys.values()}))
         self._port = port
         self._thread: threading.Thread | None = None
         self._stop: Callable[[], object] = int
+        self._blunders: list[Exception] = []
         self._url = ""
 
     @property
@@ -126,7 +138,7 @@ class Emulator:
 
     def fail_next(  # noqa: PLR0913 - keyword-only, all with defaults
         self,
-        code: int | None = None,
+        code: int | str | None = None,
         *,
         status: int | None = None,
         times: int = 1,
@@ -147,12 +159,15 @@ class Emulator:
 
         Errors of the gateway and of Cloudflare's edge, and `reset`, strike the next request, whatever it is. All
         others strike the next try to reach DeepSeek, and the gateway repeats a failed one as
-        `cf-aig-max-attempts` says; a request that does not get as far leaves them for the next. Without an error the
-        answer is the ordinary one, delivered as the last seven arguments say. To be refused a connection, stop the
-        emulator.
+        `cf-aig-max-attempts` says; a request that does not get as far leaves them for the next. So does 524, for the
+        edge gives up waiting when DeepSeek has been asked, but nobody repeats it. Without an error the answer is the
+        ordinary one, delivered as the last seven arguments say. To be refused a connection, stop the emulator.
+
+        `pending` tells how many are left.
 
         Args:
-            code: An error of the gateway (2003 rate limited, 2021 no credits, ...) with its documented status and text.
+            code: An error of the gateway (2003 rate limited, 2021 no credits, ...) with its documented status and text;
+                as text it may come from an exception's `code`.
             status: The HTTP status. Without a code, DeepSeek's documented error of this status: 400, 401, 402, 422,
                 429, 500 or 503; or the edge's: 403, 502, 520 or 524. 200 puts the error, of the gateway if there is a
                 code, into an answer that looks like a success.
@@ -173,9 +188,15 @@ class Emulator:
             cut_after: The connection is closed after so many bytes of the body, ...
             clean: ... or the body ends there in due form.
             stall_after: The answer stops after so many bytes of the body while the connection stays open.
+
+        Raises:
+            TypeError: An argument is of no use because of its type, ...
+            ValueError: ... because of its value, or together with the others.
         """
-        if times < 1:
-            raise ValueError("Something fails once at least: times is 1 or more.")
+        check_whole("times", times, 1)
+        if isinstance(code, str):
+            check_text("code", code, "[0-9]{1,9}", "a whole number, or as its digits")
+            code = int(code)
         fault = Fault(
             code=code,
             status=status,
@@ -193,6 +214,11 @@ class Emulator:
             stall_after=stall_after,
         )
         self._gateway.faults.extend([fault] * times)
+
+    @property
+    def pending(self) -> int:
+        """How many failures are still to come; 0 once everything that `fail_next()` was told has struck."""
+        return len(self._gateway.faults)
 
     def __enter__(self) -> Self:
         """Start serving; on return the port accepts connections."""
@@ -218,11 +244,28 @@ class Emulator:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Stop at once; connections that are still open are cut."""
-        if self._thread is not None:
-            self._stop()
-            self._thread.join()
-            self._thread, self._url = None, ""
+        """Stop at once; connections that are still open are cut.
+
+        Raises:
+            RuntimeError: The emulator failed to answer (its cause tells why), or does not stop. When the block ended
+                with an exception, that one gets a note instead.
+        """
+        if self._thread is None:
+            return
+        thread, self._thread, self._url = self._thread, None, ""
+        self._stop()
+        thread.join(_LONGEST_STOP)
+        blunders, self._blunders = self._blunders, []
+        if thread.is_alive():
+            problem = f"The emulator did not stop within {_LONGEST_STOP:g} seconds; something in its thread never ends."
+        elif blunders:
+            problem = f"{_OWN_FAULT} It happened {len(blunders)} time(s), first: {_brief(blunders[0])}"
+        else:
+            return
+        if error is not None:
+            error.add_note(problem)
+        else:
+            raise RuntimeError(problem) from next(iter(blunders), None)
 
     async def __aenter__(self) -> Self:
         """Start serving, as `with` does: the server has a thread and an event loop of its own."""
@@ -281,7 +324,7 @@ class Emulator:
                 body=await request.body(),
             )
             self.requests.append(received)
-            answering = asyncio.ensure_future(self._deliver(received, send, request.state.connection))
+            answering = asyncio.ensure_future(self._serve_one(received, send, request.state.connection))
             gone = asyncio.ensure_future(_gone(receive))
             try:
                 await asyncio.wait((answering, gone), return_when=asyncio.FIRST_COMPLETED)
@@ -291,30 +334,21 @@ class Emulator:
                 answering.cancel()
                 gone.cancel()
 
-    async def _deliver(self, received: ReceivedRequest, send: "Send", connection: "_Connection") -> None:
-        """Answer in the way that the reply prescribes; where the answer breaks off, wait to be cancelled."""
-        reply = await self._gateway.answer(received)
-        delivery = reply.delivery
-        if delivery.reset:
-            connection.end(reset=True)
-            await asyncio.sleep(math.inf)
-        headers = [(name.encode(), value.encode("latin-1")) for name, value in reply.headers]
-        if not reply.streamed and delivery.whole:
-            headers.append((b"content-length", str(len(reply.body)).encode()))
-        await send({"type": "http.response.start", "status": reply.status, "headers": headers})
-        left = delivery.stall_after if delivery.cut_after is None else delivery.cut_after
-        for chunk, pause in _pieces(reply):
-            piece = chunk[:left]
-            await send({"type": "http.response.body", "body": piece, "more_body": True})
-            if left is not None and not (left := left - len(piece)):
-                break
-            await asyncio.sleep(pause)
-        if left is None or delivery.clean:
-            await send({"type": "http.response.body", "body": b"", "more_body": False})
-            return
-        if delivery.cut_after is not None:
+    async def _serve_one(self, received: ReceivedRequest, send: "Send", connection: "_Connection") -> None:
+        """Answer; what goes wrong in the emulator itself is called that, or it would be taken for DeepSeek's error."""
+        try:
+            try:
+                reply = await self._gateway.answer(received)
+            except Exception as error:  # noqa: BLE001 - raised where the emulator stops
+                self._blunders.append(error)
+                text = f"{_OWN_FAULT} {_brief(error)}\n".encode(errors="replace")
+                headers = (("content-type", "text/plain; charset=UTF-8"), ("x-emulator-fault", "1"))
+                reply = Reply(status=500, headers=headers, chunks=(text,))
+            await _deliver(reply, send, connection)
+        except Exception as error:  # noqa: BLE001 - likewise
+            self._blunders.append(error)
             connection.end()
-        await asyncio.sleep(math.inf)
+            await asyncio.sleep(math.inf)
 
 
 class _Connection(H11Protocol):
@@ -336,6 +370,35 @@ class _Connection(H11Protocol):
             self.transport.abort()
         else:
             self.transport.close()
+
+
+async def _deliver(reply: Reply, send: "Send", connection: "_Connection") -> None:
+    """Send the reply in the way that it prescribes; where it breaks off, wait to be cancelled."""
+    delivery = reply.delivery
+    if delivery.reset:
+        connection.end(reset=True)
+        await asyncio.sleep(math.inf)
+    headers = [(name.encode(), value.encode("latin-1")) for name, value in reply.headers]
+    if not reply.streamed and delivery.intact:
+        headers.append((b"content-length", str(len(reply.body)).encode()))
+    await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+    left = delivery.stall_after if delivery.cut_after is None else delivery.cut_after
+    for chunk, pause in _pieces(reply):
+        piece = chunk[:left]
+        await send({"type": "http.response.body", "body": piece, "more_body": True})
+        if left is not None and not (left := left - len(piece)):
+            break
+        await asyncio.sleep(pause)
+    if left is None or delivery.clean:
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+        return
+    if delivery.cut_after is not None:
+        connection.end()
+    await asyncio.sleep(math.inf)
+
+
+def _brief(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
 async def _gone(receive: "Receive") -> None:
