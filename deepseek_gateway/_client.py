@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 
 from ._config import VARIABLE, GatewayConfig, Route
-from ._request import PLACEHOLDER
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -53,6 +52,7 @@ def create_client(
     from openai import OpenAI  # noqa: PLC0415  # 400 ms that a wrong setting need not cost
 
     from ._http import GatewayHttpClient  # noqa: PLC0415  # likewise
+    from ._request import PLACEHOLDER  # noqa: PLC0415  # likewise
 
     http_client = GatewayHttpClient(config, openai_options.get("default_headers") or {}, **(http_options or {}))
     return OpenAI(
@@ -92,6 +92,7 @@ def create_async_client(
     from openai import AsyncOpenAI  # noqa: PLC0415  # see create_client
 
     from ._http import GatewayAsyncHttpClient, aiohttp_client_class  # noqa: PLC0415  # likewise
+    from ._request import PLACEHOLDER  # noqa: PLC0415  # likewise
 
     client_class: Any = aiohttp_client_class() if transport == "aiohttp" else GatewayAsyncHttpClient
     http_client = client_class(config, openai_options.get("default_headers") or {}, **(http_options or {}))
