@@ -303,7 +303,7 @@ def _with_model_of(body: bytes, route: Route) -> bytes:
     wanted = model_on(route, model)
     if wanted == model:
         return body
-    return body[:start] + json.dumps(wanted, ensure_ascii=False).encode() + body[end:]
+    return body[:start] + json.dumps(wanted).encode() + body[end:]
 
 
 def model_on(route: Route, model: str) -> str:
@@ -344,7 +344,7 @@ def _model_span(body: bytes) -> tuple[int, int] | None:
     try:
         text = body.decode()
         found = _member_span(text, "model")
-    except ValueError:  # not JSON, or not UTF-8: the other end will say so
+    except (ValueError, RecursionError):  # no JSON that can be read, or not UTF-8: the other end will say so
         return None
     if found is None or text[found[0]] != '"':
         return None

@@ -68,27 +68,32 @@ def test_only_the_top_level_model_is_rewritten_and_all_else_stays_to_the_byte(te
     assert _with_model_of(bare, "provider") is bare
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        b"",
-        b"not json",
-        b"[]",
-        b'["model", "deepseek-flash"]',
-        b'"model"',
-        b"{}",
-        b'{"model": null}',
-        b'{"model": 5, "x": "a/b"}',
-        b'{"model": ["deepseek/x"]}',
-        b'{"messages": [{"model": "deepseek/inner"}]}',
-        b'{"model" "deepseek-flash"}',
-        b'{"messages": [}, "model": "deepseek-flash"}',
-        b'{"messages": ["\xff"], "model": "deepseek-flash"}',
-    ],
-)
+NO_MODEL = [
+    b"",
+    b"not json",
+    b"[]",
+    b'["model", "deepseek-flash"]',
+    b'"model"',
+    b"{}",
+    b'{"model": null}',
+    b'{"model": 5, "x": "a/b"}',
+    b'{"model": ["deepseek/x"]}',
+    b'{"messages": [{"model": "deepseek/inner"}]}',
+    b'{"model" "deepseek-flash"}',
+    b'{"messages": ' + b"[" * 100_000 + b"]" * 100_000 + b', "model": "deepseek-flash"}',
+    b'{"messages": [}, "model": "deepseek-flash"}',
+    b'{"messages": ["\xff"], "model": "deepseek-flash"}',
+]
+
+
+@pytest.mark.parametrize("body", NO_MODEL, ids=range(len(NO_MODEL)))
 def test_what_has_no_model_or_is_no_json_is_left_for_the_other_end_to_judge(body: bytes) -> None:
     for route in ("provider", "compat", "rest"):
         assert _with_model_of(body, route) is body  # type: ignore[arg-type]
+
+
+def test_a_name_that_no_encoding_can_write_is_escaped() -> None:
+    assert _with_model_of(b'{"model": "\\ud83d"}', "compat") == b'{"model": "deepseek/\\ud83d"}'
 
 
 CONFIG = GatewayConfig(endpoint="https://ai.example.com/v1/acct/gw", api_key="the-key", gateway_token="the-token")
