@@ -158,10 +158,10 @@ class GatewayConfig:
             )
         problems: list[str] = []
         sources = [os.environ if environ is None else environ]
-        read = "no .env file"
+        read = "the environment; no .env file was read"
         path = _nearest_env_file() if env_file is ... and environ is None else env_file
         if path is not None and path is not ...:
-            read = os.fspath(path)
+            read = f"the environment and {os.fspath(path)}"
             try:
                 sources.append(_read_env_file(path))
             except (OSError, UnicodeDecodeError) as error:
@@ -177,7 +177,7 @@ class GatewayConfig:
                 values[setting.field], names[setting.field] = value, variable
                 break
         values = _normalised(values)
-        _raise_for(values, names, problems, f"the environment and {read}")
+        _raise_for(values, names, problems, read)
         return cls(**values)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
     @property
@@ -274,7 +274,7 @@ def _raise_for(
 
     lines = "".join(f"\n  - {line}" for line in [*absent, *malformed])
     where = "\nSet it in the environment or in a .env file, or pass it to GatewayConfig()." if absent else ""
-    looked = f"\nRead were {read}." if read else ""
+    looked = f"\nLooked in {read}." if read else ""
     raise ConfigError(f"deepseek_gateway cannot be configured:{lines}{where}{looked}", missing=missing)
 
 
@@ -294,7 +294,7 @@ def _missing(values: Mapping[str, object]) -> tuple[tuple[str, ...], list[str]]:
     elif values["gateway_token"] is None and values["api_key"] is None:
         fields += ["api_key", "gateway_token"]
         lines.append(
-            f"neither {_VARIABLES['api_key']} nor {VARIABLE['gateway_token']} has a value; give at least one:"
+            f"neither {VARIABLE['api_key']} nor {VARIABLE['gateway_token']} is set (blank is unset); give at least one:"
             f"\n      {VARIABLE['api_key']}: {told['api_key']}"
             f"\n      {VARIABLE['gateway_token']}: {told['gateway_token']}"
         )

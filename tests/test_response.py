@@ -270,6 +270,7 @@ class TestErrors:
             ),
             ({}, {}, short_form(2009, "Unauthorized"), "the token in CF_AIG_TOKEN was sent"),
             ({"route": "compat"}, {}, short_form(2008, "Invalid provider"), "the model 'deepseek/deepseek-flash'"),
+            ({"route": "rest"}, {}, short_form(2008, "Invalid provider"), "the model 'deepseek/deepseek-flash'"),
             ({}, {}, short_form(2008, "Invalid provider"), "DEEPSEEK_GATEWAY_ENDPOINT ends before /deepseek"),
             (
                 {"route": "compat"},
@@ -307,6 +308,20 @@ class TestErrors:
         gateway.answer = lambda _: Answer(body, 401)
         failing(call, config_at(gateway, api_key=None), lambda client: chat(client.with_options(api_key="x")))
         assert "an Authorization header was sent, which keeps Cloudflare from adding the stored key" in caplog.text
+
+    def test_deepseeks_remedies_are_not_given_for_another_provider(
+        self, call: Call, gateway: Loopback, config_at: ConfigAt, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        gateway.answer = lambda _: Answer({"error": {"message": "Incorrect API key", "type": "t"}}, 401)
+        failing(call, config_at(gateway, route="compat"), lambda client: chat(client, model="openai/gpt-5"))
+        assert "DeepSeek" not in caplog.text
+
+    def test_a_secret_in_place_of_a_stream_is_taken_out(
+        self, call: Call, gateway: Loopback, config_at: ConfigAt
+    ) -> None:
+        gateway.answer = lambda _: Answer(f"<p>{TOKEN}</p>".encode(), headers={"content-type": "text/html"})
+        error = failing(call, config_at(gateway), lambda client: chat(client, stream=True))
+        assert TOKEN not in str(error) + str(error.body)
 
     def test_a_secret_that_an_error_repeats_is_taken_out(
         self, call: Call, gateway: Loopback, config_at: ConfigAt, caplog: pytest.LogCaptureFixture
@@ -362,6 +377,7 @@ class TestErrors:
         [
             ({"error": {"message": "busy", "type": "server_error", "code": None}}, 502, None, "server_error"),
             ({"error": {"message": "busy", "code": 429}}, 429, "429", "upstream_error"),
+            ({"error": {"message": "busy", "status": 429, "code": 503}}, 429, "503", "upstream_error"),
             (long_form(429, 2003, "Rate limited"), 429, "2003", "ai_gateway_error"),
             (short_form(2005, "Failed"), 502, "2005", "ai_gateway_error"),
             ({"error": "plain text"}, 502, None, "upstream_error"),
@@ -460,6 +476,8 @@ class TestRetries:
             (429, long_form(429, 2003, "Rate limited"), 3, 3),
             (502, "<html><title>edge</title></html>", 3, 3),
             (429, long_form(429, 2045, SPENT), 1, 1),
+            (503, long_form(503, 7013, ""), 3, 3),
+            (408, {"error": {"message": "slow", "type": "timeout"}}, 3, 1),
         ],
     )
     def test_how_often_is_asked(
@@ -481,6 +499,14 @@ class TestRetries:
             gateway.received.clear()
             failing(call, config_at(gateway), lambda client, h=headers: chat(client, extra_headers=h), max_retries=2)
             assert len(gateway.received) == expected
+
+    def test_what_the_upstream_advises_does_not_undo_that(
+        self, call: Call, gateway: Loopback, config_at: ConfigAt
+    ) -> None:
+        busy = {"error": {"message": "busy", "type": "service_unavailable_error"}}
+        gateway.answer = lambda _: Answer(busy, 503, AT_ONCE | {"x-should-retry": "true"})
+        failing(call, config_at(gateway), lambda client: chat(client, extra_headers=self.FIVE_TRIES))
+        assert len(gateway.received) == 1
 
     def test_a_connection_failure_is_tried_again_all_the_same(self, config_at: ConfigAt, flavour: str) -> None:
         with serve() as server:
@@ -578,6 +604,11 @@ class TestStreams:
         got = collect(flavour, config_at(gateway), streamed)
         assert got.error is None
         assert [chunk.choices[0].delta.content for chunk in got] == ["a", "b"]
+
+    def test_nothing_matters_after_the_end(self, flavour: str, gateway: Loopback, config_at: ConfigAt) -> None:
+        gateway.answer = lambda _: Answer((event("a"), DONE), ending="stall")
+        got = collect(flavour, config_at(gateway), streamed, timeout=0.2)
+        assert (got.error, len(got)) == (None, 1)
 
     CUT = [
         (),
