@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, NamedTuple, Self, TypeAlias, get_args
+from typing import TYPE_CHECKING, Literal, NamedTuple, NoReturn, Self, TypeAlias, get_args
 from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
@@ -125,7 +125,9 @@ class GatewayConfig:
         values = _normalised({setting.field: getattr(self, setting.field) for setting in SETTINGS})
         for name, value in values.items():
             object.__setattr__(self, name, value)
-        _raise_for(values, _VARIABLES)
+        complaint, missing = _complaint(values, _VARIABLES)
+        if complaint:
+            _refuse(complaint, missing)
 
     @classmethod
     def from_env(
@@ -152,33 +154,10 @@ class GatewayConfig:
             ConfigError: Something is missing or malformed, or the file cannot be read.
             TypeError: An override is not a field of `GatewayConfig`.
         """
-        if unknown := set(overrides) - set(_VARIABLES):
-            raise TypeError(
-                f"GatewayConfig has no field {', '.join(sorted(unknown))}; its fields are {', '.join(_VARIABLES)}"
-            )
-        problems: list[str] = []
-        sources = [os.environ if environ is None else environ]
-        read = "the environment; no .env file was read"
-        path = _nearest_env_file() if env_file is ... and environ is None else env_file
-        if path is not None and path is not ...:
-            read = f"the environment and {os.fspath(path)}"
-            try:
-                sources.append(_read_env_file(path))
-            except (OSError, UnicodeDecodeError) as error:
-                problems.append(_unreadable(path, error))
-        values: dict[str, object] = {}
-        names = dict(_VARIABLES)
-        for setting in SETTINGS:
-            override = _stripped(overrides.get(setting.field))
-            if override is not None:
-                values[setting.field] = override
-                continue
-            for variable, value in _found(setting, sources):
-                values[setting.field], names[setting.field] = value, variable
-                break
-        values = _normalised(values)
-        _raise_for(values, names, problems, read)
-        return cls(**values)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+        found = look_up(environ, env_file=env_file, **overrides)
+        if found.complaint:
+            _refuse(found.complaint, found.missing)
+        return cls(**found.values)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
     @property
     def base_url(self) -> str:
@@ -211,6 +190,56 @@ class GatewayConfig:
         return self.gateway_token if self.route == "rest" else self.api_key
 
 
+class Findings(NamedTuple):
+    """What was found for each field, where, and what is wrong with it; made without importing openai."""
+
+    values: dict[str, object]
+    origins: dict[str, tuple[str, str]]
+    """For each field that was not left to its default, where its value came from, and the variable's name there.
+
+    That is `argument`, `environment` or the path of a `.env` file."""
+    complaint: str
+    """What a `ConfigError` says of these settings; empty when they suffice."""
+    missing: tuple[str, ...]
+
+
+def look_up(
+    environ: Mapping[str, str] | None = None,
+    *,
+    env_file: str | os.PathLike[str] | EllipsisType | None = ...,
+    **overrides: str | None,
+) -> Findings:
+    """Do what `GatewayConfig.from_env()` does, but tell what was found in place of raising."""
+    if unknown := set(overrides) - set(_VARIABLES):
+        raise TypeError(
+            f"GatewayConfig has no field {', '.join(sorted(unknown))}; its fields are {', '.join(_VARIABLES)}"
+        )
+    problems: list[str] = []
+    sources = [("environment", os.environ if environ is None else environ)]
+    read = "the environment; no .env file was read"
+    path = _nearest_env_file() if env_file is ... and environ is None else env_file
+    if path is not None and path is not ...:
+        read = f"the environment and {os.fspath(path)}"
+        try:
+            sources.append((os.fspath(path), _read_env_file(path)))
+        except (OSError, UnicodeDecodeError) as error:
+            problems.append(_unreadable(path, error))
+    values: dict[str, object] = {}
+    names = dict(_VARIABLES)
+    origins: dict[str, tuple[str, str]] = {}
+    for setting in SETTINGS:
+        override = _stripped(overrides.get(setting.field))
+        if override is not None:
+            values[setting.field], origins[setting.field] = override, ("argument", setting.field)
+            continue
+        for origin, variable, value in _found(setting, sources):
+            values[setting.field], names[setting.field] = value, variable
+            origins[setting.field] = origin, variable
+            break
+    values = _normalised(values)
+    return Findings(values, origins, *_complaint(values, names, problems, read))
+
+
 def _stripped(value: object) -> object:
     """Drop outer white space; what is blank then is absent."""
     return (value.strip() or None) if isinstance(value, str) else value
@@ -225,13 +254,13 @@ def _normalised(values: Mapping[str, object]) -> dict[str, object]:
     return stripped
 
 
-def _found(setting: Setting, sources: list[Mapping[str, str]]) -> Iterator[tuple[str, object]]:
-    """Give the variables of a setting that hold a value, best first: a source beats a name."""
-    for source in sources:
+def _found(setting: Setting, sources: list[tuple[str, Mapping[str, str]]]) -> Iterator[tuple[str, str, object]]:
+    """Give origin, variable and value wherever a setting has one, best first: a source beats a name."""
+    for origin, source in sources:
         for variable in setting.variables:
             value = _stripped(source.get(variable))
             if value is not None:
-                yield variable, value
+                yield origin, variable, value
 
 
 def _nearest_env_file() -> str | None:
@@ -262,20 +291,25 @@ def _unreadable(path: str | os.PathLike[str], error: OSError | UnicodeDecodeErro
     return f"the file {name} cannot be read ({error.strerror}); correct env_file, or pass env_file=None"
 
 
-def _raise_for(
+def _complaint(
     values: Mapping[str, object], names: Mapping[str, str], problems: Iterable[str] = (), read: str = ""
-) -> None:
-    """Raise one `ConfigError` that lists every problem, if there is any; `read` tells where was looked."""
+) -> tuple[str, tuple[str, ...]]:
+    """Say in one message all that is wrong, or nothing, and name what is missing; `read` tells where was looked."""
     malformed = [*problems, *_malformed(values, names)]
     missing, absent = _missing(values)
     if not (malformed or absent):
-        return
-    from ._errors import ConfigError  # noqa: PLC0415  # importing openai is put off until it must be
-
+        return "", ()
     lines = "".join(f"\n  - {line}" for line in [*absent, *malformed])
     where = "\nSet it in the environment or in a .env file, or pass it to GatewayConfig()." if absent else ""
     looked = f"\nLooked in {read}." if read else ""
-    raise ConfigError(f"deepseek_gateway cannot be configured:{lines}{where}{looked}", missing=missing)
+    return f"deepseek_gateway cannot be configured:{lines}{where}{looked}", missing
+
+
+def _refuse(complaint: str, missing: tuple[str, ...]) -> NoReturn:
+    """Raise what was found to be wrong."""
+    from ._errors import ConfigError  # noqa: PLC0415  # importing openai is put off until it must be
+
+    raise ConfigError(complaint, missing=missing)
 
 
 def _missing(values: Mapping[str, object]) -> tuple[tuple[str, ...], list[str]]:
