@@ -6,7 +6,8 @@
 
 `create_client()` gives an `openai.OpenAI`, `create_async_client()` an `openai.AsyncOpenAI`: the real classes, ready
 for the gateway. `GatewayConfig` holds the settings, `ConfigError` says what is wrong with them. `gateway_headers()`
-writes the gateway's options, for `extra_headers=`; `record_calls()` keeps what the gateway told about each call.
+writes the gateway's options, for `extra_headers=`; `record_calls()` keeps what the gateway told about each call;
+`long_history()` spares long conversations the SDK's walk over their messages.
 Importing this package reads no setting and does not import openai.
 """
 
@@ -16,6 +17,7 @@ from ._calls import GatewayCall, record_calls
 from ._client import create_async_client, create_client
 from ._config import GatewayConfig, Route
 from ._headers import gateway_headers
+from ._history import long_history
 
 if TYPE_CHECKING:
     from ._errors import ConfigError
@@ -28,6 +30,7 @@ __all__ = [
     "create_async_client",
     "create_client",
     "gateway_headers",
+    "long_history",
     "record_calls",
 ]
 

@@ -11,14 +11,16 @@ import json
 import os
 from contextlib import contextmanager, suppress
 from datetime import timedelta
-from functools import lru_cache
-from importlib import import_module
+from functools import cache, partial
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import openai
+from anyio import move_on_after
 
 from ._calls import logger, watch
 from ._codes import deepseek_remedy
+from ._connections import connecting, keep_alive
 from ._request import (
     Destination,
     RefusedRequestError,
@@ -26,6 +28,7 @@ from ._request import (
     asks_to_stream,
     redact,
     sent_with,
+    to_elsewhere,
     to_gateway,
 )
 from ._response import (
@@ -42,91 +45,93 @@ from ._response import (
 )
 
 if TYPE_CHECKING:
-    import ssl
-    from collections.abc import AsyncIterator, Generator, Iterable, Iterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping
 
     import httpx2 as httpx
 
     from ._calls import Watch
+    from ._codes import Sent
     from ._config import GatewayConfig
 
     _AsyncClient = httpx.AsyncClient
 else:
-    # openai 1 and 2 use httpx, openai 3 httpx2: whichever its own client is made from.
-    httpx = import_module(openai.DefaultHttpxClient.__base__.__module__)
+    from ._connections import httpx
+
     _AsyncClient = object
 
+# How long, and for how much, to wait for the end of a body whose last event has come: it is on its way already.
+_DRAIN_SECONDS, _DRAIN_BYTES = 0.1, 16_384
 _EVENT_STREAM = "text/event-stream"
 _STREAMED_PATHS = ("/completions", "/responses")
 # What describes the bytes of a body and not the answer; a body of ours has its own.
 _OF_THE_BODY = frozenset({b"content-encoding", b"content-length", b"content-type", b"transfer-encoding"})
 
 
-@lru_cache(maxsize=8)
-def _tls_context(trust_env: bool, _http2: bool, *_trust: Any) -> ssl.SSLContext:  # noqa: FBT001  # a cache key
-    """Build the context that openai's own HTTP library would, once for all clients with the same trust settings."""
-    return httpx.create_ssl_context(trust_env=trust_env)
-
-
-def _with_shared_tls(http_options: dict[str, Any]) -> dict[str, Any]:
-    """Spare a client the 20 ms and 0.8 MB of a TLS context of its own, unless it has other TLS options.
-
-    Shared is the context alone, never a connection or client. What decides whom to trust is part of the key, files with
-    their times; so is the HTTP version, for which the HTTP library sets a mark on the context.
-    """
-    if http_options.get("verify", True) is not True or {"cert", "transport"} & http_options.keys():
-        return http_options
-    trust_env, http2 = bool(http_options.get("trust_env", True)), bool(http_options.get("http2"))
-    trust = [os.environ.get(name) for name in ("SSL_CERT_FILE", "SSL_CERT_DIR", "SSLKEYLOGFILE")]
-    times: list[float] = []
-    for path in filter(None, trust[:2]):
-        with suppress(OSError):  # the HTTP library will say it better
-            times.append(os.stat(path).st_mtime)  # noqa: PTH116  # a path is made for nothing
-    return http_options | {"verify": _tls_context(trust_env, http2, *trust, *times)}
-
-
 class _Seam:
     """What both flavours keep, and the rules around a call that need no I/O."""
+
+    _transport_class: Any = None
 
     def __init__(self, config: GatewayConfig, explicit_headers: Mapping[str, Any], **http_options: Any) -> None:
         # The SDK follows redirects by default and would take cf-aig-authorization along to any host.
         http_options.setdefault("follow_redirects", False)
-        super().__init__(**_with_shared_tls(http_options))
+        options = connecting(http_options, self._transport_class)
+        super().__init__(**options)
+        self._proxied = bool(options.get("mounts"))
         self._destination = Destination.of(config, httpx.URL(config.base_url))
         self._explicit = dict(explicit_headers)
         self._ambient = ambient_headers(os.environ, self._explicit)
 
-    def _outgoing(self, request: httpx.Request) -> httpx.Request | httpx.Response:
-        """Give the request to send, or the answer to one that must not be sent; blank out the SDK's own."""
-        # with_options() makes the SDK read the environment anew, so what is there now counts as well.
-        ambient = ambient_headers(os.environ, self._explicit)
+    def _outgoing(self, request: httpx.Request, *, covered: bool) -> httpx.Request | httpx.Response:
+        """Give the request to send, or the answer to one that must not be sent.
+
+        What is sent is the SDK's own request with other headers for that time, or one with another body as well.
+        """
         try:
-            sent = to_gateway(request, self._destination, self._ambient | ambient)
+            ambient = self._ambient
+            # with_options() makes the SDK read the environment anew, so what is there now counts as well.
+            if "OPENAI_CUSTOM_HEADERS" in os.environ or "OPENAI_ADMIN_KEY" in os.environ or not covered:
+                ambient |= ambient_headers(os.environ, self._explicit)
+            if not covered:
+                headers, body = to_elsewhere(request, self._destination, ambient), None
+            else:
+                headers, body = to_gateway(request, self._destination, ambient)
         except RefusedRequestError as error:
             # Old SDKs retry whatever is raised in here; an answer that says "do not" they obey.
-            redact(request)
+            redact(request.headers)
             fault = Fault(400, str(error), "invalid_request_error", error.code, error.param, retry=False)
             return _answer(fault, httpx.Response(400, request=request, content=b""))
-        redact(request)
-        return sent
+        if body is None:
+            request.headers = headers
+            return request
+        return type(request)(request.method, request.url, headers=headers, extensions=request.extensions, content=body)
 
     def _watch(self, request: httpx.Request) -> Watch | None:
         """Begin to watch a request for `record_calls()` and the log; its path is told without account and gateway."""
         return watch(request, request.url.raw_path.partition(b"?")[0][len(self._destination.path) :])
 
     def _incoming(
-        self, sent: httpx.Request, response: httpx.Response, exchange: Watch | None, *, streamed: bool
+        self,
+        sent: httpx.Request,
+        headers: httpx.Headers,
+        response: httpx.Response,
+        exchange: Watch | None,
+        *,
+        streamed: bool,
     ) -> httpx.Response:
         """Give the SDK the answer that it can make sense of; its body has been read, but for a stream of events."""
-        headers, success = response.headers, response.status_code < 300  # noqa: PLR2004  # the class of 2xx
-        if (known := request_id(headers)) and not (success and "x-request-id" in headers):
-            headers["x-request-id"] = known
+        told, success = response.headers, response.status_code < 300  # noqa: PLR2004  # the class of 2xx
+        if not (success and "x-request-id" in told) and (known := request_id(told)):
+            told["x-request-id"] = known
+        if self._proxied:
+            keep_alive(response)
+        context = partial(sent_with, sent, headers, self._destination)
         if success and not response.is_closed:
-            return self._stream(sent, response, exchange)
+            return self._stream(sent, context, response, exchange)
         if success:
-            fault, answer = self._success(sent, response, streamed=streamed)
+            fault, answer = self._success(sent, context, response, streamed=streamed)
         else:
-            fault, answer = self._failure(sent, response)
+            fault, answer = self._failure(context(), response)
         if exchange:
             exchange.ended()
         if fault:
@@ -134,46 +139,46 @@ class _Seam:
             return _answer(fault, response)
         return answer
 
-    def _failure(self, sent: httpx.Request, response: httpx.Response) -> tuple[Fault | None, httpx.Response]:
+    def _failure(self, sent: Sent, response: httpx.Response) -> tuple[Fault | None, httpx.Response]:
         """Explain an error; DeepSeek's own pass as they are, and what to do about them goes to the log."""
         status = response.status_code
         if response.has_redirect_location:
             return redirect_refused(status, response.headers["location"]), response
-        context = sent_with(sent, self._destination)
-        if fault := explain(status, response.headers, response.text, context):
+        if fault := explain(status, response.headers, response.text, sent):
             return fault, response
-        if remedy := deepseek_remedy(status, response.text, context):
+        if remedy := deepseek_remedy(status, response.text, sent):
             logger.warning("%s from DeepSeek: %s%s", status, remedy, _named(response))
-        if final(status, context):
+        if final(status, sent):
             response.headers["x-should-retry"] = "false"
         return None, response
 
     def _success(
-        self, sent: httpx.Request, response: httpx.Response, *, streamed: bool
+        self, sent: httpx.Request, context: Callable[[], Sent], response: httpx.Response, *, streamed: bool
     ) -> tuple[Fault | None, httpx.Response]:
         """Look for an error in an answer that says it is none, and make a stream of one that should have been one."""
         body = response.content
-        context = sent_with(sent, self._destination) if streamed or may_hold_a_fault(body) else None
-        if context and may_hold_a_fault(body) and (fault := hidden_fault(response.text, context)):
+        if may_hold_a_fault(body) and (fault := hidden_fault(response.text, context())):
             return fault, response
-        if not streamed or not context:
+        if not streamed:
             return None, response
         if not asks_to_stream(sent):  # the caller reads it himself, and finds it as if nobody had
             return None, _replaced(response, 200, stream=httpx.ByteStream(body))
         try:
             events = as_events(json.loads(body))
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-            return not_a_stream(response.headers.get("content-type", ""), response.text, context), response
+            return not_a_stream(response.headers.get("content-type", ""), response.text, context()), response
         return None, _replaced(response, 200, content=events, headers=[(b"content-type", _EVENT_STREAM.encode())])
 
-    def _stream(self, sent: httpx.Request, response: httpx.Response, exchange: Watch | None) -> httpx.Response:
+    def _stream(
+        self, sent: httpx.Request, context: Callable[[], Sent], response: httpx.Response, exchange: Watch | None
+    ) -> httpx.Response:
         """Have a body looked at as it passes: a stream of events for its end, any for when it ends."""
         check = None
         if sent.url.path.endswith(_STREAMED_PATHS) and (
             _kind(response).startswith(_EVENT_STREAM) or asks_to_stream(sent)
         ):
             check = StreamCheck(
-                lambda: sent_with(sent, self._destination),
+                context,
                 lambda fault: logger.warning("%s%s", fault.logged, _named(response)),
                 expects_response=sent.url.path.endswith("/responses"),
             )
@@ -208,26 +213,35 @@ def _needs_reading(sent: httpx.Request, response: httpx.Response) -> bool:
 class GatewayHttpClient(_Seam, openai.DefaultHttpxClient):
     """The HTTP client behind a synchronous client."""
 
+    _transport_class = httpx.HTTPTransport
+
     def send(self, request: httpx.Request, *, stream: bool = False, **options: Any) -> httpx.Response:
         """Send a request of the SDK to the gateway and give back what the SDK can make sense of."""
-        sent = self._outgoing(request)
+        covered = self._destination.covers(request.url)
+        told = request.headers
+        sent = self._outgoing(request, covered=covered)
         if isinstance(sent, httpx.Response):
             return sent
-        covered = self._destination.covers(sent.url)
+        headers = sent.headers
+        redact(told)
         exchange = self._watch(request) if covered else None
         if covered:
             options["follow_redirects"] = False  # whoever asks for it
-        with _blamed(request, exchange):
+        try:
             response = super().send(sent, stream=True, **options)
-            response.request = request
+            request.headers, response.request = told, request
             if exchange:
                 exchange.answered(response)
-            if not stream or (covered and _needs_reading(sent, response)):
+            if not stream or (covered and _needs_reading(request, response)):
                 try:
                     response.read()
                 finally:
                     response.close()
-        return self._incoming(sent, response, exchange, streamed=stream) if covered else response
+        except BaseException as error:
+            request.headers = told
+            _blame(error, request, exchange)
+            raise
+        return self._incoming(sent, headers, response, exchange, streamed=stream) if covered else response
 
     def __del__(self) -> None:
         """Free the sockets of a client that was dropped without `close()`, as the SDK's own does."""
@@ -238,24 +252,31 @@ class GatewayHttpClient(_Seam, openai.DefaultHttpxClient):
 class _AsyncSeam(_Seam, _AsyncClient):
     async def send(self, request: httpx.Request, *, stream: bool = False, **options: Any) -> httpx.Response:
         """Send a request of the SDK to the gateway and give back what the SDK can make sense of."""
-        sent = self._outgoing(request)
+        covered = self._destination.covers(request.url)
+        told = request.headers
+        sent = self._outgoing(request, covered=covered)
         if isinstance(sent, httpx.Response):
             return sent
-        covered = self._destination.covers(sent.url)
+        headers = sent.headers
+        redact(told)
         exchange = self._watch(request) if covered else None
         if covered:
             options["follow_redirects"] = False  # whoever asks for it
-        with _blamed(request, exchange):
+        try:
             response = await super().send(sent, stream=True, **options)
-            response.request = request
+            request.headers, response.request = told, request
             if exchange:
                 exchange.answered(response)
-            if not stream or (covered and _needs_reading(sent, response)):
+            if not stream or (covered and _needs_reading(request, response)):
                 try:
                     await response.aread()
                 finally:
                     await response.aclose()
-        return self._incoming(sent, response, exchange, streamed=stream) if covered else response
+        except BaseException as error:
+            request.headers = told
+            _blame(error, request, exchange)
+            raise
+        return self._incoming(sent, headers, response, exchange, streamed=stream) if covered else response
 
     def __del__(self) -> None:
         """Free the sockets of a client that was dropped without `close()`, as the SDK's own does."""
@@ -267,9 +288,14 @@ class _AsyncSeam(_Seam, _AsyncClient):
 class GatewayAsyncHttpClient(_AsyncSeam, openai.DefaultAsyncHttpxClient):
     """The HTTP client behind an asynchronous client."""
 
+    _transport_class = httpx.AsyncHTTPTransport
 
+
+@cache
 def aiohttp_client_class() -> type[httpx.AsyncClient]:
     """Give the asynchronous HTTP client that sends through aiohttp, as openai itself offers it.
+
+    It takes no socket options, so that there TCP keep-alive is the system's default, which is none.
 
     Raises:
         RuntimeError: This openai does not offer it.
@@ -294,23 +320,31 @@ class _EventsSeen:
         self._check = check
         self._exchange = exchange
         self._decoded = decoded
+        self._chunks: Any = None
+        self._ended = False
 
     @property
     def elapsed(self) -> Any:
         """How long it took, where the HTTP library keeps that with the stream."""
         return getattr(self._inner, "elapsed", None)
 
+    def _worth_draining(self) -> bool:
+        """Whether only the end of the body is missing, which once read gives the connection back to the pool.
+
+        The SDK stops at `[DONE]`; HTTP/2 needs no more than that, HTTP/1.1 throws the connection away.
+        """
+        complete = self._check is not None and self._check.complete
+        return complete and not self._ended and self._response.http_version == "HTTP/1.1"
+
     @contextmanager
     def _to_the_end(self) -> Generator[None]:
-        """Raise if the body ends, cleanly or not, before its own end mark; once that was seen nothing matters."""
+        """Raise if the body ends, cleanly or not, before its own end mark."""
         check, request = self._check, self._response.request
         try:
             yield
         except httpx.TimeoutException as error:
             if check is None:
                 raise
-            if check.complete:
-                return
             timeout = openai.APITimeoutError(request=request)
             timeout.message = check.cut("stalled")
             timeout.args = (timeout.message,)
@@ -318,8 +352,6 @@ class _EventsSeen:
         except httpx.RequestError as error:
             if check is None:
                 raise
-            if check.complete:
-                return
             raise openai.APIConnectionError(message=check.cut("broke off"), request=request) from error
         else:
             if check and not check.complete:
@@ -328,19 +360,50 @@ class _EventsSeen:
 
 class _Events(_EventsSeen, httpx.SyncByteStream):
     def __iter__(self) -> Iterator[bytes]:
-        feed = self._check.feed if self._check else bytes
+        if self._chunks is None:
+            yield from self._events()
+        yield from self._rest()
+
+    def _events(self) -> Iterator[bytes]:
+        check = self._check
+        # Kept, because to drop what iterates a body closes its connection.
+        self._chunks = self._response.iter_bytes() if self._decoded else iter(self._inner)
         try:
             with self._to_the_end():
-                for chunk in self._response.iter_bytes() if self._decoded else self._inner:
-                    if passed := feed(chunk):
+                for chunk in self._chunks:
+                    passed = check.feed(chunk) if check else chunk
+                    if passed:
                         yield passed
-                if self._check and (rest := self._check.rest()):
+                        if check and check.seen and check.complete:
+                            return
+                self._ended = True
+                if check and (rest := check.rest()):
                     yield rest
         except Exception:
+            self._ended = True
             self.close()  # old HTTP libraries leave that to the garbage collector
             raise
 
+    def _rest(self) -> Iterator[bytes]:
+        """Give what follows the last event, but wait for it no longer than a moment."""
+        if self._ended:
+            return
+        self._ended = True
+        # The HTTP library looks at this anew when a body is iterated anew.
+        self._response.request.extensions.get("timeout", {})["read"] = _DRAIN_SECONDS
+        room, deadline = _DRAIN_BYTES, monotonic() + _DRAIN_SECONDS
+        with suppress(httpx.RequestError, httpx.StreamError):
+            for chunk in self._inner:
+                room -= len(chunk)
+                if room < 0 or monotonic() > deadline:
+                    break
+                if not self._decoded:
+                    yield chunk
+
     def close(self) -> None:
+        if self._worth_draining():
+            for _ in self._rest():
+                pass
         self._inner.close()
         if self._exchange:
             self._exchange.ended()
@@ -348,37 +411,68 @@ class _Events(_EventsSeen, httpx.SyncByteStream):
 
 class _AsyncEvents(_EventsSeen, httpx.AsyncByteStream):
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        feed = self._check.feed if self._check else bytes
+        if self._chunks is None:
+            async for chunk in self._events():
+                yield chunk
+        async for chunk in self._rest():
+            yield chunk
+
+    async def _events(self) -> AsyncIterator[bytes]:
+        check = self._check
+        self._chunks = self._response.aiter_bytes() if self._decoded else aiter(self._inner)  # see above
         try:
             with self._to_the_end():
-                async for chunk in self._response.aiter_bytes() if self._decoded else self._inner:
-                    if passed := feed(chunk):
+                async for chunk in self._chunks:
+                    passed = check.feed(chunk) if check else chunk
+                    if passed:
                         yield passed
-                if self._check and (rest := self._check.rest()):
+                        if check and check.seen and check.complete:
+                            return
+                self._ended = True
+                if check and (rest := check.rest()):
                     yield rest
         except Exception:
+            self._ended = True
             await self.aclose()  # see above
             raise
 
+    async def _rest(self) -> AsyncIterator[bytes]:
+        """Give what follows the last event, but wait for it no longer than a moment."""
+        if self._ended:
+            return
+        self._ended = True
+        room, deadline = _DRAIN_BYTES, monotonic() + _DRAIN_SECONDS
+        with suppress(httpx.RequestError, httpx.StreamError):
+            chunks = aiter(self._inner)
+            while room >= 0:
+                chunk = None
+                with move_on_after(deadline - monotonic()):
+                    chunk = await anext(chunks, None)
+                if chunk is None:
+                    break
+                room -= len(chunk)
+                if not self._decoded:
+                    yield chunk
+
     async def aclose(self) -> None:
-        await self._inner.aclose()
-        if self._exchange:
-            self._exchange.ended()
+        try:
+            if self._worth_draining():
+                async for _ in self._rest():
+                    pass
+        finally:
+            await self._inner.aclose()
+            if self._exchange:
+                self._exchange.ended()
 
 
-@contextmanager
-def _blamed(request: httpx.Request, exchange: Watch | None) -> Generator[None]:
+def _blame(error: BaseException, request: httpx.Request, exchange: Watch | None) -> None:
     """Put the SDK's blanked-out request on an error in place of the one that was sent, and tell those who watch."""
-    try:
-        yield
-    except BaseException as error:
-        if isinstance(error, httpx.HTTPError):  # one with an answer comes of a caller's own hook
-            error.request = request
-            if answer := getattr(error, "response", None):
-                answer.request = request
-        if exchange:
-            exchange.failed(error)
-        raise
+    if isinstance(error, httpx.HTTPError):  # one with an answer comes of a caller's own hook
+        error.request = request
+        if answer := getattr(error, "response", None):
+            answer.request = request
+    if exchange:
+        exchange.failed(error)
 
 
 def _answer(fault: Fault, response: httpx.Response) -> httpx.Response:

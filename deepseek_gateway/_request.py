@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes
@@ -26,10 +27,10 @@ PLACEHOLDER = "key-stored-at-cloudflare"
 """What the SDK, which insists on an `api_key`, is given when there is none; no HTTP request ever carries it."""
 
 _AUTHORIZATION = b"authorization"
-_GATEWAY_TOKEN = b"cf-aig-authorization"
 _CLOUDFLARE = b"cf-aig-"
-_PLACEHOLDER_VALUE = f"Bearer {PLACEHOLDER}".encode()
-_UNFIT = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]|\s$")
+_PLACEHOLDER_VALUE = f"Bearer {PLACEHOLDER}"
+_CREDENTIALS = ("authorization", "cf-aig-authorization")
+_UNFIT = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]|\s$")
 # The SDK fills these from OPENAI_ORG_ID and OPENAI_PROJECT_ID; neither Cloudflare nor DeepSeek knows them.
 _IDENTITY_NAMES = ("openai-organization", "openai-project")
 _OPENAI_IDENTITY = frozenset(name.encode() for name in _IDENTITY_NAMES)
@@ -38,7 +39,7 @@ _SDK_OWN = {b"accept": b"application/json", b"content-type": b"application/json"
 
 Headers = list[tuple[bytes, bytes]]
 
-_NOTHING: frozenset[tuple[bytes, bytes]] = frozenset()
+_AMBIENT = ("OPENAI_ADMIN_KEY", "OPENAI_CUSTOM_HEADERS", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID")
 
 
 class RefusedRequestError(Exception):
@@ -58,8 +59,10 @@ class Destination:
     route: Route
     origin: tuple[str, str, int | None]
     path: bytes
-    authorization: bytes | None
-    added: tuple[tuple[bytes, bytes], ...]
+    authorization: str | None
+    usual: tuple[bytes, bytes]
+    """The header that the SDK makes of the key that the factory gave it."""
+    added: tuple[tuple[str, str], ...]
     secrets: frozenset[bytes]
     key_is_stored: bool
 
@@ -70,8 +73,9 @@ class Destination:
             route=config.route,
             origin=_origin(base_url),
             path=base_url.raw_path,
-            authorization=f"Bearer {config.bearer}".encode() if config.bearer else None,
-            added=tuple((name.encode(), value.encode()) for name, value in config.headers.items()),
+            authorization=f"Bearer {config.bearer}" if config.bearer else None,
+            usual=(b"Authorization", f"Bearer {config.bearer or PLACEHOLDER}".encode()),
+            added=tuple(config.headers.items()),
             secrets=frozenset(
                 secret.encode() for secret in (PLACEHOLDER, config.api_key, config.gateway_token) if secret
             ),
@@ -80,22 +84,22 @@ class Destination:
 
     def covers(self, url: httpx.URL) -> bool:
         """Whether a URL lies under the base URL, by origin and by whole path segments."""
-        if _origin(url) != self.origin or url.userinfo:
+        path = url.raw_path
+        if not path.startswith(self.path) or _origin(url) != self.origin or url.userinfo:
             return False
-        path = url.raw_path.partition(b"?")[0]
-        if not path.startswith(self.path) or path[len(self.path) : len(self.path) + 1] not in {b"", b"/"}:
+        path = path.partition(b"?")[0]
+        if path[len(self.path) : len(self.path) + 1] not in {b"", b"/"}:
             return False
         return not (b".." in path or b"%" in path) or not _climbs(path)
 
 
 def to_gateway(
     request: httpx.Request, destination: Destination, ambient: frozenset[tuple[bytes, bytes]]
-) -> httpx.Request:
-    """Turn the SDK's request into the one that is sent; the SDK's own is left as it is.
+) -> tuple[httpx.Headers, bytes | None]:
+    """Say how a request of the SDK to a URL under the base URL is to be sent; the request is left as it is.
 
-    Under the base URL it gets Cloudflare's headers and the model name of the route, and loses the placeholder. To any
-    other URL it carries what the caller gave for it, and neither the placeholder nor a credential of the configuration.
-    Whatever the environment alone put there (`ambient`) is dropped in both cases.
+    It gets Cloudflare's headers and the model name of the route, and loses the placeholder and whatever the environment
+    alone put there (`ambient`).
 
     Args:
         request: The request as the SDK built it.
@@ -103,37 +107,40 @@ def to_gateway(
         ambient: The headers that come from `OPENAI_*` variables, as pairs of lower-case name and value.
 
     Returns:
-        A new request of the same class.
+        The headers to send, and the body to send where it is not the request's own.
 
     Raises:
         RefusedRequestError: The model is not DeepSeek's and the route leads to DeepSeek only; or a credential that the
             caller gave cannot travel in a header.
     """
-    headers = request.headers.raw
-    if ambient:
-        headers = _without_ambient(headers, request, destination, ambient)
-    if not destination.covers(request.url):
-        return _copy(request, _elsewhere(headers, request.url, destination))
-    headers = _addressed(headers, destination)
+    headers = _addressed(request, destination, ambient)
     body = _loaded_body(request)
-    if body and _value(headers, b"content-type").startswith(b"application/json"):
-        rewritten = _with_model_of(body, destination.route)
-        if rewritten is not body:
-            headers = [(n, v) for n, v in headers if n.lower() != b"content-length"]
-            return type(request)(
-                request.method, request.url, headers=headers, extensions=request.extensions, content=rewritten
-            )
-    return _copy(request, headers)
+    if not body or (rewritten := _with_model_of(body, destination.route)) is body:
+        return headers, None
+    if not headers.get("content-type", "").startswith("application/json"):
+        return headers, None
+    headers["content-length"] = str(len(rewritten))
+    return headers, rewritten
 
 
-def _copy(request: httpx.Request, headers: Headers) -> httpx.Request:
-    """Make the same request with other headers; the body is shared, and read where it was."""
-    copied = type(request)(
-        request.method, request.url, headers=headers, extensions=request.extensions, stream=request.stream
-    )
-    if _loaded_body(request) is not None:
-        copied.read()
-    return copied
+def to_elsewhere(
+    request: httpx.Request, destination: Destination, ambient: frozenset[tuple[bytes, bytes]]
+) -> httpx.Headers:
+    """Give the headers with which a request for any other URL is to be sent.
+
+    They are those that the caller gave for it, and neither the placeholder nor a credential of the configuration, nor
+    what the environment alone put there. What is meant for a gateway goes to no other origin, whoever gave it: a copy
+    of a client carries it there unasked.
+    """
+    headers = _without_ambient(request.headers.raw, request, destination, ambient)
+    same_origin = _origin(request.url) == destination.origin
+    kept = [
+        (name, value)
+        for name, value in headers
+        if destination.secrets.isdisjoint(re.split(rb"[\s,;=]+", value))
+        and (same_origin or not name.lower().startswith(_CLOUDFLARE))
+    ]
+    return type(request.headers)(kept)
 
 
 def model_of(request: httpx.Request) -> str | None:
@@ -143,18 +150,16 @@ def model_of(request: httpx.Request) -> str | None:
     return json.loads(body[slice(*span)]) if body and span else None
 
 
-def sent_with(request: httpx.Request, destination: Destination) -> Sent:
-    """Sum up a request as it was sent, for the explanation of an error."""
-    attempts = request.headers.get("cf-aig-max-attempts", "")
-    authorization = "authorization" in request.headers
-    given = [
-        request.headers.get(name, "").removeprefix("Bearer ") for name in ("authorization", "cf-aig-authorization")
-    ]
+def sent_with(request: httpx.Request, headers: httpx.Headers, destination: Destination) -> Sent:
+    """Sum up what was sent, for the explanation of an error: a request, and the headers that it had then."""
+    attempts = headers.get("cf-aig-max-attempts", "")
+    authorization = "authorization" in headers
+    given = [headers.get(name, "").removeprefix("Bearer ") for name in _CREDENTIALS]
     return Sent(
         method=request.method,
         route=destination.route,
         authorization=authorization,
-        gateway_token=authorization if destination.route == "rest" else "cf-aig-authorization" in request.headers,
+        gateway_token=authorization if destination.route == "rest" else "cf-aig-authorization" in headers,
         key_is_stored=destination.key_is_stored,
         model=model_of(request),
         max_attempts=int(attempts) if attempts.isdecimal() else 1,
@@ -170,11 +175,11 @@ def asks_to_stream(request: httpx.Request) -> bool:
         return False
 
 
-def redact(request: httpx.Request) -> None:
-    """Blank out the credentials of a request that will stay on responses and exceptions, where they get pickled."""
-    for name in ("authorization", "cf-aig-authorization"):
-        if name in request.headers:
-            request.headers[name] = REDACTED
+def redact(headers: httpx.Headers) -> None:
+    """Blank out the credentials in headers that will stay on responses and exceptions, where they get pickled."""
+    for name in _CREDENTIALS:
+        if name in headers:
+            headers[name] = REDACTED
 
 
 def ambient_headers(environ: Mapping[str, str], explicit: Mapping[str, Any]) -> frozenset[tuple[bytes, bytes]]:
@@ -187,10 +192,7 @@ def ambient_headers(environ: Mapping[str, str], explicit: Mapping[str, Any]) -> 
     Returns:
         Pairs of lower-case name and value.
     """
-    admin_key, *identity = map(environ.get, ("OPENAI_ADMIN_KEY", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID"))
-    custom = environ.get("OPENAI_CUSTOM_HEADERS")
-    if not (admin_key or custom or any(identity)):
-        return _NOTHING
+    admin_key, custom, *identity = map(environ.get, _AMBIENT)
     found = [("authorization", f"Bearer {admin_key}")] if admin_key else []
     found += [(name, value) for name, value in zip(_IDENTITY_NAMES, identity, strict=True) if value]
     for line in (custom or "").split("\n"):
@@ -211,10 +213,6 @@ def _climbs(path: bytes) -> bool:
     return b".." in segments
 
 
-def _value(headers: Headers, name: bytes) -> bytes:
-    return next((v for n, v in headers if n.lower() == name), b"")
-
-
 def _loaded_body(request: httpx.Request) -> bytes | None:
     """Give the body if it is in memory; an upload that streams is passed on unread."""
     try:
@@ -229,7 +227,7 @@ def _without_ambient(
     """Undo what `OPENAI_*` variables did to the headers; what they replaced comes back."""
     replaced = _SDK_OWN | {b"host": request.url.netloc}
     if destination.authorization:  # to anybody else it will not go
-        replaced[_AUTHORIZATION] = destination.authorization
+        replaced[_AUTHORIZATION] = destination.authorization.encode()
     kept: Headers = []
     for name, value in headers:
         key = name.lower()
@@ -240,7 +238,9 @@ def _without_ambient(
     return kept
 
 
-def _addressed(headers: Headers, destination: Destination) -> Headers:
+def _addressed(
+    request: httpx.Request, destination: Destination, ambient: frozenset[tuple[bytes, bytes]]
+) -> httpx.Headers:
     """Give the request the credentials of its route; one that the caller gave wins.
 
     The Cloudflare token travels in `cf-aig-authorization` alone and the DeepSeek key in `Authorization` alone: a token
@@ -248,62 +248,71 @@ def _addressed(headers: Headers, destination: Destination) -> Headers:
     key (Cloudflare docs: configuration/authentication, configuration/bring-your-own-keys). The rest route wants the
     token in `Authorization` and the gateway's name in a header (usage/rest-api).
     """
+    raw = request.headers.raw
+    names = b"\n".join([name for name, _ in raw]).lower()
+    usual = destination.usual in raw and names.count(_AUTHORIZATION) == 1
+    if usual and not ambient and b"openai-" not in names and _CLOUDFLARE not in names:
+        # Nothing in there but what the SDK always writes: a copy will do. Unless its encoding is told, it is guessed.
+        headers = type(request.headers)(request.headers, encoding=request.headers.encoding)
+        if destination.authorization is None:
+            del headers["authorization"]
+    else:
+        headers = type(request.headers)(_settled(_without_ambient(raw, request, destination, ambient)))
+        for name in _CREDENTIALS:
+            _refuse_unfit(name, headers.get(name, ""))
+        if headers.get("authorization") == _PLACEHOLDER_VALUE:
+            del headers["authorization"]
+    for name, value in destination.added:
+        if _CLOUDFLARE not in names or name not in headers:
+            headers[name] = value
+    return headers
+
+
+def _settled(headers: Headers) -> Headers:
+    """Drop what neither Cloudflare nor DeepSeek knows, and of a credential or option given twice all but the last."""
     kept: Headers = []
-    ours: dict[bytes, tuple[bytes, bytes]] = {}
-    for name, value in headers:
-        key = name.lower()
+    last: dict[bytes, tuple[bytes, bytes]] = {}
+    for header in headers:
+        key = header[0].lower()
         if key == _AUTHORIZATION or key.startswith(_CLOUDFLARE):
             # Old SDKs send two when the caller writes it in another case; his is the later one.
-            ours[key] = (name, value)
+            last[key] = header
         elif key not in _OPENAI_IDENTITY:
-            kept.append((name, value))
-    if ours.get(_AUTHORIZATION, (b"", b""))[1] == _PLACEHOLDER_VALUE:
-        del ours[_AUTHORIZATION]
-    for name, value in destination.added:
-        ours.setdefault(name, (name, value))
-    for key in (_AUTHORIZATION, _GATEWAY_TOKEN):
-        if key in ours and _UNFIT.search(ours[key][1]):
-            raise RefusedRequestError(
-                f"The credential given for {key.decode()} ends in white space or holds a line break or another control "
-                "character, which no header can carry; copy it again, in one piece.",
-                code="unfit_credential",
-            )
-    return kept + list(ours.values())
+            kept.append(header)
+    return kept + list(last.values())
 
 
-def _elsewhere(headers: Headers, url: httpx.URL, destination: Destination) -> Headers:
-    """Take everything of ours off a request to somebody else; what the caller gave for it stays.
-
-    What is meant for a gateway goes to no other origin, whoever gave it: a copy of a client carries it there unasked.
-    """
-    same_origin = _origin(url) == destination.origin
-    return [
-        (name, value)
-        for name, value in headers
-        if destination.secrets.isdisjoint(re.split(rb"[\s,;=]+", value))
-        and (same_origin or not name.lower().startswith(_CLOUDFLARE))
-    ]
+def _refuse_unfit(name: str, credential: str) -> None:
+    """Raise for a credential of the caller's that would fail with a message that shows it, or be sent cut."""
+    if _UNFIT.search(credential):
+        raise RefusedRequestError(
+            f"The credential given for {name} ends in white space or holds a line break or another control character, "
+            "which no header can carry; copy it again, in one piece.",
+            code="unfit_credential",
+        )
 
 
 # The model as the first member, which is how the SDK writes it from 3.x on: found without reading the rest.
 _LEADING_MODEL = re.compile(rb'\s*\{\s*"model"\s*:\s*("(?:[^"\\]|\\.)*")')
-_SLASHED_MODEL = re.compile(rb'"model"\s*:\s*"[^"/\\]*[/\\]')
+_NAMED_MODEL = re.compile(rb'"model"\s*:\s*("(?:[^"\\]|\\.)*")')
+_TRAILING_TRIES, _TRAILING_BYTES = 8, 65_536  # beyond, a walk over the whole body is as good
 _WHITE_SPACE = re.compile(r"[ \t\n\r]*")
 
 
 def _with_model_of(body: bytes, route: Route) -> bytes:
     """Give a JSON body the model name that its route wants; the same object when nothing is to be changed."""
-    if route == "provider" and not _SLASHED_MODEL.search(body):
-        return body  # nothing to take off: no need to look for the top-level one
     span = _model_span(body)
     if span is None:
         return body
     start, end = span
-    model = json.loads(body[start:end])
+    written = body[start:end]
+    if route == "provider" and b"/" not in written and b"\\" not in written:
+        return body
+    model = json.loads(written)
     wanted = model_on(route, model)
     if wanted == model:
         return body
-    return body[:start] + json.dumps(wanted).encode() + body[end:]
+    return b"".join((body[:start], json.dumps(wanted).encode(), body[end:]))
 
 
 def model_on(route: Route, model: str) -> str:
@@ -339,16 +348,36 @@ def model_on(route: Route, model: str) -> str:
 
 def _model_span(body: bytes) -> tuple[int, int] | None:
     """Find the value of the top-level member `model`, if it is a string; members of inner objects do not count."""
-    if leading := _LEADING_MODEL.match(body):
-        return leading.span(1)
+    if found := _LEADING_MODEL.match(body) or _trailing_model(body):
+        return found.span(1)
     try:
         text = body.decode()
-        found = _member_span(text, "model")
+        span = _member_span(text, "model")
     except (ValueError, RecursionError):  # no JSON that can be read, or not UTF-8: the other end will say so
         return None
-    if found is None or text[found[0]] != '"':
+    if span is None or text[span[0]] != '"':
         return None
-    return len(text[: found[0]].encode()), len(text[: found[1]].encode())
+    return len(text[: span[0]].encode()), len(text[: span[1]].encode())
+
+
+def _trailing_model(body: bytes) -> re.Match[bytes] | None:
+    """Find `model` where openai 1 and 2 write it, behind the messages, without reading those.
+
+    In JSON no quotation mark stands unescaped inside a string, so these bytes are a name; and when what follows from
+    there on, with a brace before it, is an object to the end of the body, the name is the outermost object's.
+    """
+    end = len(body)
+    for _ in range(_TRAILING_TRIES):
+        end = body.rfind(b'"model"', 0, end)
+        if end < 1 or len(body) - end > _TRAILING_BYTES:
+            return None
+        found = _NAMED_MODEL.match(body, end)
+        if body[end - 1 : end] == b"\\" or found is None:
+            continue
+        with suppress(ValueError, RecursionError):
+            json.loads(b"{" + body[end:])
+            return found
+    return None
 
 
 def _member_span(text: str, wanted: str) -> tuple[int, int] | None:

@@ -220,7 +220,7 @@ class StreamCheck:
     may span many network chunks. A gateway error in the place of the first event is explained like any other.
     """
 
-    __slots__ = ("_held", "_marks", "_on_fault", "_seen", "_sent", "_started", "_tail", "arrived", "end")
+    __slots__ = ("_held", "_hint", "_marks", "_on_fault", "_sent", "_started", "_tail", "arrived", "end", "seen")
 
     _KEPT = 128
     _DONE = re.compile(rb"\ndata: ?\[DONE\]")
@@ -243,17 +243,19 @@ class StreamCheck:
         self._sent = sent
         self._on_fault = on_fault
         self._marks = self._TERMINAL if expects_response else self._DONE
+        self._hint = b"" if expects_response else b"[DONE]"  # a regular expression is slow to say no
         self._started = False
-        self._seen = False
+        self.seen = False
         self._held = b""
         self._tail = b"\n"
 
     def feed(self, chunk: bytes) -> bytes:
         """Look at a network chunk and give what to pass on: the chunk itself, but for an error at the start."""
         self.arrived += len(chunk)
-        if not self._seen:
-            self._seen = bool(self._marks.search(self._tail + chunk))
-        self._tail = (self._tail + chunk)[-self._KEPT :] if len(chunk) < self._KEPT else chunk[-self._KEPT :]
+        window = self._tail + chunk
+        if not self.seen and self._hint in window:
+            self.seen = bool(self._marks.search(window))
+        self._tail = window[-self._KEPT :]
         return chunk if self._started else self._first(chunk)
 
     def rest(self) -> bytes:
@@ -265,7 +267,7 @@ class StreamCheck:
     def complete(self) -> bool:
         """Whether the end has been seen; a terminal event must have come whole."""
         whole = self._marks is self._DONE or self._tail.replace(b"\r", b"").endswith(b"\n\n")
-        return self._seen and whole
+        return self.seen and whole
 
     def cut(self, reason: str) -> str:
         """Say that the stream is not whole."""

@@ -18,6 +18,7 @@ from conftest import KEY, TOKEN
 from loopback import COMPLETION, Answer, Loopback, Received
 
 from deepseek_gateway import ConfigError, GatewayConfig, create_async_client, create_client
+from deepseek_gateway._http import aiohttp_client_class
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -397,6 +398,7 @@ class TestOptions:
 
     def test_an_aiohttp_client_that_is_not_there_says_what_to_install(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delattr(openai, "DefaultAioHttpClient", raising=False)
+        aiohttp_client_class.cache_clear()
         with pytest.raises(RuntimeError, match=r"pip install 'deepseek-gateway\[aiohttp\]'"):
             create_async_client(GatewayConfig(account_id="acct", api_key="key"), transport="aiohttp")
 

@@ -3,34 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import io
 import json
 import logging
-import os
 import pickle
-import select
-import socket
-import ssl
 import threading
 import traceback
-from contextlib import contextmanager
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import openai
 import pytest
-import trustme
 from conftest import KEY, TOKEN
 from loopback import Answer, Loopback, Received, completion, serve
-from test_client import ROUTE_PATH, chat
+from test_client import chat
 
-from deepseek_gateway import GatewayConfig, create_async_client, create_client
+from deepseek_gateway import GatewayConfig, create_client
 from deepseek_gateway._request import PLACEHOLDER
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
+    from collections.abc import Callable
 
     Call = Callable[..., Any]
     ConfigAt = Callable[..., GatewayConfig]
@@ -339,136 +331,3 @@ class TestSecretsStayOut:
         call(config_at(gateway), chat)
         assert [r.header("authorization") for r in gateway.received] == [f"Bearer {KEY}"] * 3
         assert [r.header("x-stainless-retry-count") for r in gateway.received] == ["0", "1", "2"]
-
-
-@contextmanager
-def http_proxy() -> Iterator[tuple[str, list[str]]]:
-    """A real proxy on loopback that forwards plain requests and tunnels, and keeps their request lines."""
-    seen: list[str] = []
-    listener = socket.create_server(("127.0.0.1", 0))
-    stopped = threading.Event()
-
-    def serve_one(client: socket.socket) -> None:
-        with client:
-            head = client.recv(65536)
-            line = head.split(b"\r\n", 1)[0].decode()
-            seen.append(line)
-            method, target, _ = line.split(" ")
-            host = target if method == "CONNECT" else target.removeprefix("http://").partition("/")[0]
-            name, _, port = host.partition(":")
-            with socket.create_connection((name, int(port))) as upstream:
-                if method == "CONNECT":
-                    client.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
-                else:
-                    upstream.sendall(head)
-                while not stopped.is_set():
-                    for ready in select.select([client, upstream], [], [], 0.02)[0]:
-                        data = ready.recv(65536)
-                        if not data:
-                            return
-                        (upstream if ready is client else client).sendall(data)
-
-    def accept() -> None:
-        while True:
-            try:
-                client, _ = listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=serve_one, args=(client,), daemon=True).start()
-
-    thread = threading.Thread(target=accept, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}", seen
-    finally:
-        stopped.set()
-        listener.shutdown(socket.SHUT_RDWR)
-        listener.close()
-        thread.join(2)
-
-
-class TestProxies:
-    """Proxies work as for a bare client, from the environment and from `http_options`."""
-
-    @pytest.mark.parametrize("how", ["environment", "http_options", "NO_PROXY"])
-    def test_a_request_goes_the_way_it_should(
-        self,
-        call: Call,
-        gateway: Loopback,
-        config_at: ConfigAt,
-        monkeypatch: pytest.MonkeyPatch,
-        how: str,
-        flavour: str,
-    ) -> None:
-        options: dict[str, Any] = {}
-        with http_proxy() as (proxy, seen):
-            if how == "http_options":
-                options = {"http_options": {"proxy": proxy}}
-            else:
-                monkeypatch.setenv("HTTP_PROXY", proxy)
-            if how == "NO_PROXY":
-                monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-            call(config_at(gateway), chat, **options)
-            gc.collect()
-        assert len(gateway.received) == 1
-        assert gateway.last.path.removeprefix(gateway.url) == ROUTE_PATH["provider"] + "/chat/completions"
-        assert gateway.last.header("authorization") == f"Bearer {KEY}"
-        assert bool(seen) == (how != "NO_PROXY"), f"{flavour}: {seen}"
-
-
-class TestTls:
-    """One TLS context for all clients that trust the same; those with options of their own have their own."""
-
-    @staticmethod
-    @contextmanager
-    def tls_server(authority: trustme.CA) -> Iterator[str]:
-        """Serve completions over TLS with a certificate of a test authority."""
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        authority.issue_cert("127.0.0.1").configure_cert(context)
-        with serve(context=context) as loopback:
-            yield loopback.url
-
-    def test_whom_to_trust_is_decided_when_a_client_is_made(
-        self, call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        ours, other = trustme.CA(), trustme.CA()
-        bundle = tmp_path / "bundle.pem"
-        with self.tls_server(ours) as url:
-            config = GatewayConfig(endpoint=url, api_key=KEY)
-
-            def answers(**http_options: Any) -> bool:
-                try:
-                    return bool(call(config, chat, max_retries=0, http_options=http_options))
-                except openai.APIConnectionError:
-                    return False
-
-            assert not answers()
-            assert answers(verify=False)
-            assert not answers(), "a client that does not verify has changed the shared context"
-            bundle.write_bytes(ours.cert_pem.bytes())
-            monkeypatch.setenv("SSL_CERT_FILE", str(bundle))
-            assert answers()
-            assert not answers(trust_env=False)
-            bundle.write_bytes(other.cert_pem.bytes())
-            os.utime(bundle, (1, 1))
-            assert not answers(), "the file has changed"
-            own = ssl.create_default_context()
-            ours.configure_trust(own)
-            assert answers(verify=own)
-
-    def test_a_context_is_built_once_for_many_clients(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        loaded: list[object] = []
-        monkeypatch.setenv("SSL_CERT_DIR", "/")  # a setting that no other test has: its context is not there yet
-        load = ssl.SSLContext.load_verify_locations
-
-        def counted(context: ssl.SSLContext, *args: Any, **kwargs: Any) -> None:
-            loaded.append(context)
-            load(context, *args, **kwargs)
-
-        monkeypatch.setattr(ssl.SSLContext, "load_verify_locations", counted)
-        config = GatewayConfig(account_id="acct", api_key=KEY)
-        clients = [create_client(config) for _ in range(20)]
-        asynchronous = [create_async_client(config) for _ in range(20)]
-        assert len(loaded) == 1
-        create_client(config, http_options={"verify": ssl.create_default_context()})
-        assert len(clients) == len(asynchronous) == 20

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from importlib import import_module
 from typing import Any
 
@@ -17,6 +18,7 @@ from deepseek_gateway._request import (
     _with_model_of,
     ambient_headers,
     model_on,
+    to_elsewhere,
     to_gateway,
 )
 
@@ -80,9 +82,14 @@ NO_MODEL = [
     b'{"model": ["deepseek/x"]}',
     b'{"messages": [{"model": "deepseek/inner"}]}',
     b'{"model" "deepseek-flash"}',
-    b'{"messages": ' + b"[" * 100_000 + b"]" * 100_000 + b', "model": "deepseek-flash"}',
-    b'{"messages": [}, "model": "deepseek-flash"}',
-    b'{"messages": ["\xff"], "model": "deepseek-flash"}',
+    b'{"messages": ' + b"[" * 100_000 + b"]" * 100_000 + b', "models": "deepseek-flash"}',
+    b'{"messages": [}, "models": "deepseek-flash"}',
+    b'{"messages": ["\xff"], "models": "deepseek-flash"}',
+    b'{"messages": [{"model": "deepseek-flash"}]}',
+    b'{"messages": [{"a": 1, "model": "deepseek-flash"}], "n": 1}',
+    b'[{"model": "deepseek-flash"}]',
+    b'{"the \\"model": "deepseek-flash"}',
+    b'{"messages": [{"role": "user", "content": "\\"model\\": \\"deepseek/flash\\"}"}]}',
 ]
 
 
@@ -90,6 +97,26 @@ NO_MODEL = [
 def test_what_has_no_model_or_is_no_json_is_left_for_the_other_end_to_judge(body: bytes) -> None:
     for route in ("provider", "compat", "rest"):
         assert _with_model_of(body, route) is body  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "before",
+    [b"[" * 100_000 + b"]" * 100_000, b'["\xff"]', b"[}", b'["\\"model\\": \\"x\\"}"]', b'[{"model": "a/b"}]'],
+    ids=["deep", "not UTF-8", "no JSON", "quoted", "inner"],
+)
+def test_what_the_sdk_writes_before_the_model_is_not_read(before: bytes) -> None:
+    # openai 1 and 2 write the model behind the messages, which may hold a megabyte.
+    body = b'{"messages":%s,"model":"%s","tools":[{"parameters":{"model":{"type":"string"}}}]}'
+    assert _with_model_of(body % (before, b"deepseek-flash"), "compat") == body % (before, b"deepseek/deepseek-flash")
+    assert _with_model_of(body % (before, b"deepseek/deepseek-flash"), "provider") == body % (before, b"deepseek-flash")
+
+
+def test_a_model_behind_many_others_is_found_all_the_same() -> None:
+    tools = b",".join([b'{"model": "inner"}'] * 50)
+    body = b'{"messages": [], "model": "%s", "tools": [' + tools + b"]}"
+    assert _with_model_of(body % b"deepseek-flash", "compat") == body % b"deepseek/deepseek-flash"
+    body = b'{"messages": [], "model": "%s", "user": "' + b"x" * 100_000 + b'"}'
+    assert _with_model_of(body % b"deepseek-flash", "compat") == body % b"deepseek/deepseek-flash"
 
 
 def test_a_name_that_no_encoding_can_write_is_escaped() -> None:
@@ -127,8 +154,10 @@ DESTINATION = Destination.of(CONFIG, httpx.URL(CONFIG.base_url))
 def test_credentials_go_by_origin_and_path_segments(url: str, covered: bool) -> None:
     assert DESTINATION.covers(httpx.URL(url)) is covered
     request = httpx.Request("POST", url, headers={"Authorization": "Bearer the-key"}, json={"model": "deepseek-flash"})
-    sent = to_gateway(request, DESTINATION, frozenset())
-    assert ("the-key" in sent.headers.get("authorization", ""), "cf-aig-authorization" in sent.headers) == (
+    sent = (
+        to_gateway(request, DESTINATION, frozenset())[0] if covered else to_elsewhere(request, DESTINATION, frozenset())
+    )
+    assert ("the-key" in sent.get("authorization", ""), "cf-aig-authorization" in sent) == (
         covered,
         covered,
     )
@@ -137,20 +166,19 @@ def test_credentials_go_by_origin_and_path_segments(url: str, covered: bool) -> 
 def test_elsewhere_the_callers_own_key_goes_along_and_ours_and_the_placeholder_do_not() -> None:
     for value, arrives in (("mine", True), ("the-key", False), ("the-token", False), (PLACEHOLDER, False)):
         headers = {"Authorization": f"Bearer {value}", "X-Copy": f"token {value}", "X-Other": "1"}
-        sent = to_gateway(httpx.Request("GET", "https://other.test/", headers=headers), DESTINATION, frozenset())
-        assert [name in sent.headers for name in ("authorization", "x-copy", "x-other")] == [arrives, arrives, True]
+        sent = to_elsewhere(httpx.Request("GET", "https://other.test/", headers=headers), DESTINATION, frozenset())
+        assert [name in sent for name in ("authorization", "x-copy", "x-other")] == [arrives, arrives, True]
 
 
-def test_the_sdks_request_is_left_as_it_is() -> None:
-    request = httpx.Request(
-        "POST", CONFIG.base_url, headers={"Authorization": f"Bearer {PLACEHOLDER}"}, json={"model": "a"}
-    )
+@pytest.mark.parametrize("given", [f"Bearer {PLACEHOLDER}", "Bearer the-key", "Bearer another"])
+def test_the_sdks_request_is_left_as_it_is(given: str) -> None:
+    request = httpx.Request("POST", CONFIG.base_url, headers={"Authorization": given}, json={"model": "deepseek/a"})
     before = (list(request.headers.raw), request.content)
-    sent = to_gateway(request, DESTINATION, frozenset())
-    assert sent is not request
-    assert type(sent) is type(request)
+    headers, body = to_gateway(request, DESTINATION, frozenset())
+    assert headers is not request.headers
+    assert json.loads(body or b"") == {"model": "a"}
+    assert headers["content-length"] == str(len(body or b""))
     assert (list(request.headers.raw), request.content) == before
-    assert sent.extensions == request.extensions
 
 
 def test_ambient_headers_are_those_the_sdk_reads() -> None:
@@ -172,3 +200,51 @@ def test_ambient_headers_are_those_the_sdk_reads() -> None:
 
 def test_a_destination_shows_no_secret() -> None:
     assert "the-" not in repr(DESTINATION)
+
+
+class TestLargePrompts:
+    """What a prompt of a megabyte costs, counted in bytes copied and decoded."""
+
+    LARGE = 1_000_000
+
+    def request(self, order: str, model: str) -> Any:
+        members = {"messages": [{"role": "user", "content": "x" * self.LARGE}], "model": model, "stream": True}
+        body = json.dumps({name: members[name] for name in order.split()}).encode()
+        return httpx.Request(
+            "POST",
+            CONFIG.base_url,
+            headers={"Authorization": "Bearer the-key", "Content-Type": "application/json"},
+            content=body,
+        )
+
+    # openai 3 writes the model first, openai 1 and 2 behind the messages.
+    @pytest.mark.parametrize("order", ["model messages stream", "messages model stream"])
+    @pytest.mark.parametrize(
+        ("route", "model", "copies"), [("provider", "deepseek-flash", 0), ("compat", "deepseek-flash", 1)]
+    )
+    def test_it_is_never_decoded_and_copied_only_when_the_model_changes(
+        self, monkeypatch: pytest.MonkeyPatch, order: str, route: str, model: str, copies: int
+    ) -> None:
+        decoded = 0
+        raw_decode = json.JSONDecoder.raw_decode
+
+        def counted(decoder: Any, s: str, idx: int = 0) -> Any:
+            nonlocal decoded
+            value, end = raw_decode(decoder, s, idx)
+            decoded += end - idx
+            return value, end
+
+        config = GatewayConfig(endpoint="https://ai.example.com/v1/acct/gw", api_key="the-key", route=route)  # type: ignore[arg-type]
+        destination = Destination.of(config, httpx.URL(config.base_url))
+        request = self.request(order, model)
+        request.url = httpx.URL(config.base_url + "/chat/completions")
+        monkeypatch.setattr(json.JSONDecoder, "raw_decode", counted)
+        tracemalloc.start()
+        try:
+            _, body = to_gateway(request, destination, frozenset())
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert (body is not None) == bool(copies)
+        assert decoded < 1_000
+        assert peak < (copies + 0.1) * self.LARGE

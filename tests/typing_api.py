@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import assert_type
+from typing import Any, assert_type
 
 import openai
+from openai.types.chat import ChatCompletion
 
 from deepseek_gateway import (
     ConfigError,
@@ -14,6 +15,7 @@ from deepseek_gateway import (
     create_async_client,
     create_client,
     gateway_headers,
+    long_history,
     record_calls,
 )
 
@@ -60,3 +62,7 @@ assert_type(calls[0].step, int | None)
 assert_type(calls[0].cache_status, str | None)
 assert_type(calls[0].elapsed, float | None)
 assert_type(GatewayCall.from_response(object()), GatewayCall)
+
+history = long_history([{"role": "user", "content": "Hi"}], thinking={"type": "disabled"})
+assert_type(history["extra_body"], dict[str, Any])
+assert_type(create_client().chat.completions.create(model="deepseek-flash", **history), ChatCompletion)
