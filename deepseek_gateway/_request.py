@@ -312,7 +312,8 @@ def _with_model_of(body: bytes, route: Route) -> bytes:
     wanted = model_on(route, model)
     if wanted == model:
         return body
-    return b"".join((body[:start], json.dumps(wanted).encode(), body[end:]))
+    rest = memoryview(body)  # a slice of it is no copy
+    return b"".join((rest[:start], json.dumps(wanted).encode(), rest[end:]))
 
 
 def model_on(route: Route, model: str) -> str:
