@@ -7,12 +7,19 @@ def main() -> None:
     """Run the command line, or say which extra is missing and exit with status 2."""
     try:
         from ._cli import app  # noqa: PLC0415  # it needs the extra
+
+        app(prog_name="deepseek-gateway")
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in {"typer", "rich", "click"}:
+        missing = (error.name or "").partition(".")[0]
+        if missing in {"typer", "rich", "click"}:
+            sys.stderr.write("The command line is an extra of its own: pip install 'deepseek-gateway[cli]'\n")
+        elif missing in {"starlette", "uvicorn"}:  # the emulator says so itself
+            sys.stderr.write(f"{error}\n")
+        else:
             raise
-        sys.stderr.write("The command line is an extra of its own: pip install 'deepseek-gateway[cli]'\n")
         sys.exit(2)
-    app(prog_name="deepseek-gateway")
+    except KeyboardInterrupt:  # before a command could begin
+        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -201,6 +201,8 @@ class Findings(NamedTuple):
     complaint: str
     """What a `ConfigError` says of these settings; empty when they suffice."""
     missing: tuple[str, ...]
+    env_file: str | os.PathLike[str] | None
+    """The `.env` file that was read, or should have been."""
 
 
 def look_up(
@@ -217,8 +219,10 @@ def look_up(
     problems: list[str] = []
     sources = [("environment", os.environ if environ is None else environ)]
     read = "the environment; no .env file was read"
-    path = _nearest_env_file() if env_file is ... and environ is None else env_file
-    if path is not None and path is not ...:
+    path = env_file
+    if path is ...:
+        path = _nearest_env_file() if environ is None else None
+    if path is not None:
         read = f"the environment and {os.fspath(path)}"
         try:
             sources.append((os.fspath(path), _read_env_file(path)))
@@ -237,7 +241,7 @@ def look_up(
             origins[setting.field] = origin, variable
             break
     values = _normalised(values)
-    return Findings(values, origins, *_complaint(values, names, problems, read))
+    return Findings(values, origins, *_complaint(values, names, problems, read), path)
 
 
 def _stripped(value: object) -> object:
