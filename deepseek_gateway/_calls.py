@@ -157,9 +157,9 @@ class Watch:
             self.ended()
 
 
-def watch(request: Any, path: bytes) -> Watch | None:
-    """Begin to watch an exchange, if anybody wants to know of it."""
+def watch(request: Any, past: int) -> Watch | None:
+    """Begin to watch an exchange, if anybody wants to know of it; the path is told from `past` on."""
     recorders = _recorders.get()
     if recorders or logger.isEnabledFor(logging.INFO):
-        return Watch(request, path.decode("ascii", "replace"), recorders)
+        return Watch(request, request.url.raw_path.partition(b"?")[0][past:].decode("ascii", "replace"), recorders)
     return None

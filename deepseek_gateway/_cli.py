@@ -187,7 +187,7 @@ def env(  # noqa: PLR0913  # one parameter for each option
     endpoint: EndpointOption = None,
     debug: DebugOption = False,
 ) -> None:
-    """Lead another program through the gateway, by environment variables.
+    """Lead another program through the gateway, by its variables.
 
     Prints them, or runs a program with them.
 
@@ -268,7 +268,7 @@ def demo(
     endpoint: EndpointOption = None,
     debug: DebugOption = False,
 ) -> None:
-    """Walk through every route; a local emulator answers, without account.
+    """Walk through every route on a local emulator; no account needed.
 
     Shows for each step what was sent and what came back. The exit status is 0 if every step answered as it should.
     With --live, --route walks that route alone; the emulator takes no settings.

@@ -23,6 +23,7 @@ from ._codes import deepseek_remedy
 from ._connections import connecting, keep_alive
 from ._request import (
     Destination,
+    Recalled,
     RefusedRequestError,
     ambient_headers,
     asks_to_stream,
@@ -81,34 +82,49 @@ class _Seam:
         self._destination = Destination.of(config, httpx.URL(config.base_url))
         self._explicit = dict(explicit_headers)
         self._ambient = ambient_headers(os.environ, self._explicit)
+        self._recalled: Recalled | None = None
 
     def _outgoing(self, request: httpx.Request, *, covered: bool) -> httpx.Request | httpx.Response:
-        """Give the request to send, or the answer to one that must not be sent.
+        """Give the request to send, or the answer to one that must not be sent; blank out the SDK's own headers.
 
         What is sent is the SDK's own request with other headers for that time, or one with another body as well.
         """
+        told, known = request.headers, self._recalled
+        headers = known.headers_for(request) if covered and known else None
         try:
-            ambient = self._ambient
-            # with_options() makes the SDK read the environment anew, so what is there now counts as well.
-            if "OPENAI_CUSTOM_HEADERS" in os.environ or "OPENAI_ADMIN_KEY" in os.environ or not covered:
-                ambient |= ambient_headers(os.environ, self._explicit)
-            if not covered:
-                headers, body = to_elsewhere(request, self._destination, ambient), None
+            if headers is not None and known:
+                sent = to_gateway(request, self._destination, self._ambient, headers)
+                redact(told, known.credentials)
             else:
-                headers, body = to_gateway(request, self._destination, ambient)
+                # with_options() makes the SDK read the environment anew, so what is there now counts as well.
+                ambient = self._ambient | ambient_headers(os.environ, self._explicit)
+                if covered:
+                    sent = to_gateway(request, self._destination, ambient)
+                    self._recalled = Recalled.of(request, sent.headers)
+                else:
+                    sent = to_elsewhere(request, self._destination, ambient)
+                redact(told)
         except RefusedRequestError as error:
             # Old SDKs retry whatever is raised in here; an answer that says "do not" they obey.
-            redact(request.headers)
+            redact(told)
             fault = Fault(400, str(error), "invalid_request_error", error.code, error.param, retry=False)
             return _answer(fault, httpx.Response(400, request=request, content=b""))
-        if body is None:
-            request.headers = headers
+        if sent.body is None:
+            request.headers = sent.headers
             return request
-        return type(request)(request.method, request.url, headers=headers, extensions=request.extensions, content=body)
+        rewritten = type(request)(
+            request.method,
+            request.url,
+            headers=sent.headers,
+            extensions=request.extensions,
+            stream=httpx.ByteStream(sent.body),  # with `content` the headers would be worked out once more
+        )
+        rewritten.read()
+        return rewritten
 
     def _watch(self, request: httpx.Request) -> Watch | None:
         """Begin to watch a request for `record_calls()` and the log; its path is told without account and gateway."""
-        return watch(request, request.url.raw_path.partition(b"?")[0][len(self._destination.path) :])
+        return watch(request, len(self._destination.path))
 
     def _incoming(
         self,
@@ -125,6 +141,10 @@ class _Seam:
             told["x-request-id"] = known
         if self._proxied:
             keep_alive(response)
+        if success and not streamed and not may_hold_a_fault(response.content):
+            if exchange:
+                exchange.ended()
+            return response
         context = partial(sent_with, sent, headers, self._destination)
         if success and not response.is_closed:
             return self._stream(sent, context, response, exchange)
@@ -223,7 +243,6 @@ class GatewayHttpClient(_Seam, openai.DefaultHttpxClient):
         if isinstance(sent, httpx.Response):
             return sent
         headers = sent.headers
-        redact(told)
         exchange = self._watch(request) if covered else None
         if covered:
             options["follow_redirects"] = False  # whoever asks for it
@@ -258,7 +277,6 @@ class _AsyncSeam(_Seam, _AsyncClient):
         if isinstance(sent, httpx.Response):
             return sent
         headers = sent.headers
-        redact(told)
         exchange = self._watch(request) if covered else None
         if covered:
             options["follow_redirects"] = False  # whoever asks for it

@@ -10,14 +10,14 @@ import json
 import re
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from ._codes import REDACTED, Sent
 from ._config import VARIABLE
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     import httpx2 as httpx
 
@@ -60,8 +60,6 @@ class Destination:
     origin: tuple[str, str, int | None]
     path: bytes
     authorization: str | None
-    usual: tuple[bytes, bytes]
-    """The header that the SDK makes of the key that the factory gave it."""
     added: tuple[tuple[str, str], ...]
     secrets: frozenset[bytes]
     key_is_stored: bool
@@ -74,7 +72,6 @@ class Destination:
             origin=_origin(base_url),
             path=base_url.raw_path,
             authorization=f"Bearer {config.bearer}" if config.bearer else None,
-            usual=(b"Authorization", f"Bearer {config.bearer or PLACEHOLDER}".encode()),
             added=tuple(config.headers.items()),
             secrets=frozenset(
                 secret.encode() for secret in (PLACEHOLDER, config.api_key, config.gateway_token) if secret
@@ -93,9 +90,47 @@ class Destination:
         return not (b".." in path or b"%" in path) or not _climbs(path)
 
 
+class Outgoing(NamedTuple):
+    """How a request is to be sent: with these headers, and with this body where it is not the request's own."""
+
+    headers: httpx.Headers
+    body: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Recalled:
+    """The headers of one request and what became of them: those of the next one are mostly the same.
+
+    Left out is the last one, where that tells the length of the body.
+    """
+
+    given: Headers
+    sent: httpx.Headers
+    credentials: tuple[str, ...]
+
+    @classmethod
+    def of(cls, request: httpx.Request, sent: httpx.Headers) -> Recalled:
+        """Keep copies, because the caller's hooks may change what is sent."""
+        credentials = tuple(name for name in _CREDENTIALS if name in request.headers)
+        return cls(request.headers.raw[:-1], type(sent)(sent, encoding=sent.encoding), credentials)
+
+    def headers_for(self, request: httpx.Request) -> httpx.Headers | None:
+        """Give the headers to send, if the request has those that are recalled."""
+        given = request.headers.raw
+        name, length = given.pop()
+        if name != b"Content-Length" or given != self.given:
+            return None
+        headers = type(self.sent)(self.sent, encoding=self.sent.encoding)  # untold, the encoding is guessed
+        headers["Content-Length"] = length.decode()
+        return headers
+
+
 def to_gateway(
-    request: httpx.Request, destination: Destination, ambient: frozenset[tuple[bytes, bytes]]
-) -> tuple[httpx.Headers, bytes | None]:
+    request: httpx.Request,
+    destination: Destination,
+    ambient: frozenset[tuple[bytes, bytes]],
+    recalled: httpx.Headers | None = None,
+) -> Outgoing:
     """Say how a request of the SDK to a URL under the base URL is to be sent; the request is left as it is.
 
     It gets Cloudflare's headers and the model name of the route, and loses the placeholder and whatever the environment
@@ -105,6 +140,7 @@ def to_gateway(
         request: The request as the SDK built it.
         destination: Where the client's own requests go, and with what.
         ambient: The headers that come from `OPENAI_*` variables, as pairs of lower-case name and value.
+        recalled: The headers to send, if they are known already.
 
     Returns:
         The headers to send, and the body to send where it is not the request's own.
@@ -113,19 +149,18 @@ def to_gateway(
         RefusedRequestError: The model is not DeepSeek's and the route leads to DeepSeek only; or a credential that the
             caller gave cannot travel in a header.
     """
-    headers = _addressed(request, destination, ambient)
+    headers = _addressed(request, destination, ambient) if recalled is None else recalled
     body = _loaded_body(request)
-    if not body or (rewritten := _with_model_of(body, destination.route)) is body:
-        return headers, None
-    if not headers.get("content-type", "").startswith("application/json"):
-        return headers, None
+    if not body or (destination.route == "provider" and _BARE_MODEL.match(body)):
+        return Outgoing(headers)
+    rewritten = _with_model_of(body, destination.route)
+    if rewritten is body or not headers.get("content-type", "").startswith("application/json"):
+        return Outgoing(headers)
     headers["content-length"] = str(len(rewritten))
-    return headers, rewritten
+    return Outgoing(headers, rewritten)
 
 
-def to_elsewhere(
-    request: httpx.Request, destination: Destination, ambient: frozenset[tuple[bytes, bytes]]
-) -> httpx.Headers:
+def to_elsewhere(request: httpx.Request, destination: Destination, ambient: frozenset[tuple[bytes, bytes]]) -> Outgoing:
     """Give the headers with which a request for any other URL is to be sent.
 
     They are those that the caller gave for it, and neither the placeholder nor a credential of the configuration, nor
@@ -140,7 +175,7 @@ def to_elsewhere(
         if destination.secrets.isdisjoint(re.split(rb"[\s,;=]+", value))
         and (same_origin or not name.lower().startswith(_CLOUDFLARE))
     ]
-    return type(request.headers)(kept)
+    return Outgoing(type(request.headers)(kept))
 
 
 def model_of(request: httpx.Request) -> str | None:
@@ -175,11 +210,10 @@ def asks_to_stream(request: httpx.Request) -> bool:
         return False
 
 
-def redact(headers: httpx.Headers) -> None:
+def redact(headers: httpx.Headers, names: Iterable[str] = ()) -> None:
     """Blank out the credentials in headers that will stay on responses and exceptions, where they get pickled."""
-    for name in _CREDENTIALS:
-        if name in headers:
-            headers[name] = REDACTED
+    for name in names or [name for name in _CREDENTIALS if name in headers]:
+        headers[name] = REDACTED
 
 
 def ambient_headers(environ: Mapping[str, str], explicit: Mapping[str, Any]) -> frozenset[tuple[bytes, bytes]]:
@@ -248,23 +282,14 @@ def _addressed(
     key (Cloudflare docs: configuration/authentication, configuration/bring-your-own-keys). The rest route wants the
     token in `Authorization` and the gateway's name in a header (usage/rest-api).
     """
-    raw = request.headers.raw
-    names = b"\n".join([name for name, _ in raw]).lower()
-    usual = destination.usual in raw and names.count(_AUTHORIZATION) == 1
-    if usual and not ambient and b"openai-" not in names and _CLOUDFLARE not in names:
-        # Nothing in there but what the SDK always writes: a copy will do. Unless its encoding is told, it is guessed.
-        headers = type(request.headers)(request.headers, encoding=request.headers.encoding)
-        if destination.authorization is None:
-            del headers["authorization"]
-    else:
-        headers = type(request.headers)(_settled(_without_ambient(raw, request, destination, ambient)))
-        for name in _CREDENTIALS:
-            _refuse_unfit(name, headers.get(name, ""))
-        if headers.get("authorization") == _PLACEHOLDER_VALUE:
-            del headers["authorization"]
+    given = _without_ambient(request.headers.raw, request, destination, ambient)
+    headers = type(request.headers)(_settled(given))
+    for name in _CREDENTIALS:
+        _refuse_unfit(name, headers.get(name, ""))
+    if headers.get("authorization") == _PLACEHOLDER_VALUE:
+        del headers["authorization"]
     for name, value in destination.added:
-        if _CLOUDFLARE not in names or name not in headers:
-            headers[name] = value
+        headers.setdefault(name, value)
     return headers
 
 
@@ -294,6 +319,7 @@ def _refuse_unfit(name: str, credential: str) -> None:
 
 # The model as the first member, which is how the SDK writes it from 3.x on: found without reading the rest.
 _LEADING_MODEL = re.compile(rb'\s*\{\s*"model"\s*:\s*("(?:[^"\\]|\\.)*")')
+_BARE_MODEL = re.compile(rb'\{"model":"[^"/\\]*"')  # likewise, with nothing to take off
 _NAMED_MODEL = re.compile(rb'"model"\s*:\s*("(?:[^"\\]|\\.)*")')
 _TRAILING_TRIES, _TRAILING_BYTES = 8, 65_536  # beyond, a walk over the whole body is as good
 _WHITE_SPACE = re.compile(r"[ \t\n\r]*")

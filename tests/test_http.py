@@ -331,3 +331,79 @@ class TestSecretsStayOut:
         call(config_at(gateway), chat)
         assert [r.header("authorization") for r in gateway.received] == [f"Bearer {KEY}"] * 3
         assert [r.header("x-stainless-retry-count") for r in gateway.received] == ["0", "1", "2"]
+
+
+class TestRepeatedCalls:
+    """What became of the headers of one call is recalled for the next: nothing of one may get into another."""
+
+    def test_each_call_has_its_own_headers(self, call: Call, gateway: Loopback, config_at: ConfigAt) -> None:
+        given: list[dict[str, str]] = [
+            {},
+            {"extra_headers": {"X-Mine": "1"}},
+            {},
+            {"extra_headers": {"cf-aig-authorization": "Bearer other-token"}},
+            {},
+            {"extra_headers": {"Authorization": "Bearer other-key"}},
+            {},
+            {},
+        ]
+
+        def use(client: Any) -> Any:
+            if isinstance(client, openai.AsyncOpenAI):
+                return use_async(client)
+            return [chat(client, **more) for more in given]
+
+        async def use_async(client: Any) -> Any:
+            return [await chat(client, **more) for more in given]
+
+        call(config_at(gateway), use)
+        names = ("x-mine", "cf-aig-authorization", "authorization")
+        usual = (None, f"Bearer {TOKEN}", f"Bearer {KEY}")
+        assert [tuple(map(request.header, names)) for request in gateway.received] == [
+            usual,
+            ("1", *usual[1:]),
+            usual,
+            (None, "Bearer other-token", usual[2]),
+            usual,
+            (*usual[:2], "Bearer other-key"),
+            usual,
+            usual,
+        ]
+
+    def test_what_a_hook_adds_stays_with_its_call(self, gateway: Loopback, config_at: ConfigAt) -> None:
+        calls = iter("abc")
+
+        def mark(request: Any) -> None:
+            mark_with = next(calls)
+            request.headers[f"X-{mark_with}"] = "1"
+
+        with create_client(config_at(gateway), http_options={"event_hooks": {"request": [mark]}}) as client:
+            for _ in range(3):
+                chat(client)
+        marks = [[name for name in ("x-a", "x-b", "x-c") if request.header(name)] for request in gateway.received]
+        assert marks == [["x-a"], ["x-b"], ["x-c"]]
+
+    def test_a_variable_that_is_set_between_two_calls_reaches_nobody(
+        self, gateway: Loopback, config_at: ConfigAt, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with create_client(config_at(gateway)) as client:
+            chat(client)
+            chat(client)
+            monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", "X-Tracer: tracer\nAccept: text/tracer")
+            chat(client.with_options(timeout=9))
+            chat(client)
+            monkeypatch.delenv("OPENAI_CUSTOM_HEADERS")
+            chat(client)
+        assert "tracer" not in str(gateway.received)
+        assert len({request.header("accept") for request in gateway.received}) == 1
+        assert [request.header("authorization") for request in gateway.received] == [f"Bearer {KEY}"] * 5
+
+    def test_bodies_of_any_length_tell_it(self, gateway: Loopback, config_at: ConfigAt) -> None:
+        with create_client(config_at(gateway, route="compat")) as client:
+            for length in (1, 1000, 10):
+                messages = [{"role": "user", "content": "x" * length}]
+                client.chat.completions.create(model="deepseek-flash", messages=messages)
+            client.models.list()
+            chat(client)
+        sent = [len(request.body) for request in gateway.received]
+        assert [int(request.header("content-length") or 0) for request in gateway.received] == sent

@@ -154,19 +154,16 @@ DESTINATION = Destination.of(CONFIG, httpx.URL(CONFIG.base_url))
 def test_credentials_go_by_origin_and_path_segments(url: str, covered: bool) -> None:
     assert DESTINATION.covers(httpx.URL(url)) is covered
     request = httpx.Request("POST", url, headers={"Authorization": "Bearer the-key"}, json={"model": "deepseek-flash"})
-    sent = (
-        to_gateway(request, DESTINATION, frozenset())[0] if covered else to_elsewhere(request, DESTINATION, frozenset())
-    )
-    assert ("the-key" in sent.get("authorization", ""), "cf-aig-authorization" in sent) == (
-        covered,
-        covered,
-    )
+    sent = (to_gateway if covered else to_elsewhere)(request, DESTINATION, frozenset()).headers
+    assert ("the-key" in sent.get("authorization", "")) is ("cf-aig-authorization" in sent) is covered
 
 
 def test_elsewhere_the_callers_own_key_goes_along_and_ours_and_the_placeholder_do_not() -> None:
     for value, arrives in (("mine", True), ("the-key", False), ("the-token", False), (PLACEHOLDER, False)):
         headers = {"Authorization": f"Bearer {value}", "X-Copy": f"token {value}", "X-Other": "1"}
-        sent = to_elsewhere(httpx.Request("GET", "https://other.test/", headers=headers), DESTINATION, frozenset())
+        sent = to_elsewhere(
+            httpx.Request("GET", "https://other.test/", headers=headers), DESTINATION, frozenset()
+        ).headers
         assert [name in sent for name in ("authorization", "x-copy", "x-other")] == [arrives, arrives, True]
 
 
