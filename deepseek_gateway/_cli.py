@@ -284,3 +284,57 @@ def demo(
     with reporting(config, debug=debug):
         status = run_live(config, console, only=route) if config else run_on_emulator(console)
     raise typer.Exit(status)
+
+
+@app.command("emulator")
+def serve_emulator(  # noqa: PLR0913  # one parameter for each option
+    *,
+    port: Annotated[
+        int, typer.Option("--port", metavar="PORT", min=0, max=65535, help="Port on 127.0.0.1; 0 takes any free one.")
+    ] = 8787,
+    authenticated: Annotated[
+        bool, typer.Option("--authenticated/--open", help="Whether the gateway asks for CF_AIG_TOKEN.")
+    ] = True,
+    stored_key: Annotated[
+        bool,
+        typer.Option(
+            "--stored-key/--no-stored-key",
+            help="Whether a DeepSeek key is stored at the gateway, for calls without one. An open gateway uses none.",
+        ),
+    ] = True,
+    latency: Annotated[
+        float,
+        typer.Option("--latency", metavar="SECONDS", min=0, help="Seconds that DeepSeek takes until an answer begins."),
+    ] = 0.0,
+    fail: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--fail",
+            metavar="CODE[:TIMES]",
+            help="Let the next calls fail with a code of the gateway, such as 2003, or a status, such as 503. "
+            "Repeat it for more; the order counts.",
+        ),
+    ] = None,
+    route: RouteOption = None,
+    env_file: EnvFileOption = None,
+    endpoint: EndpointOption = None,
+    debug: DebugOption = False,
+) -> None:
+    """Serve a local AI Gateway with a local DeepSeek behind it.
+
+    Prints the settings that lead a program there, by --route, and a line for each exchange, which its page shows in
+    full. Ctrl-C ends it. No account is needed, and no settings.
+    """
+    if env_file or endpoint:
+        raise typer.BadParameter("the emulator takes no settings, so neither --env-file nor --endpoint")
+    from ._serve import run  # noqa: PLC0415  # it needs the extra
+
+    run(
+        port=port,
+        authenticated=authenticated,
+        stored_key=stored_key,
+        latency=latency,
+        failures=fail or [],
+        route=route or "provider",
+        debug=debug,
+    )

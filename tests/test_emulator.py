@@ -1,6 +1,7 @@
 """The emulator by plain HTTP, one table per rule; the service's documents are the other side of every row."""
 
 import asyncio
+import gc
 import http.client
 import itertools
 import json
@@ -996,6 +997,19 @@ def test_it_stops_at_once_with_connections_open() -> None:
     with pytest.raises(OSError, match="refused"):
         socket.create_connection(address)
     assert threading.active_count() == threads
+
+
+def test_connections_that_are_just_being_made_are_closed_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    left_over: list[str] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda said: left_over.append(repr(said.exc_value)))
+    for attempt in range(40):
+        with Emulator() as emulator:
+            client = socket.create_connection(("127.0.0.1", int(emulator.url.rpartition(":")[2])))
+            client.sendall(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+            time.sleep(attempt % 8 * 0.0001)
+        client.close()
+    gc.collect()
+    assert left_over == []
 
 
 def test_it_says_so_when_it_cannot_stop(monkeypatch: pytest.MonkeyPatch) -> None:

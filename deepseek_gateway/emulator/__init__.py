@@ -18,7 +18,9 @@ streams that break off, connections that are reset.
 
 Anything that speaks HTTP can use it: `Emulator.url` is an ordinary loopback URL. It answers on all three routes as
 the two services are documented, or were seen, to answer, and it is an independent reading of them: it shares no code
-with the clients of this library. Needs the extra: ``pip install 'deepseek-gateway[emulator]'``.
+with the clients of this library. A browser that opens the URL sees the last exchanges as they happen, with secrets
+masked; the command `deepseek-gateway emulator` serves until Ctrl-C. Needs the extra:
+``pip install 'deepseek-gateway[emulator]'``.
 
 A failure of the emulator itself is answered with 500 and the header ``x-emulator-fault: 1``, and raised at the end of
 the `with` block.
@@ -35,6 +37,7 @@ Known gaps:
 
 try:
     from deepseek_gateway.emulator._exchange import ReceivedRequest
+    from deepseek_gateway.emulator._page import Row
     from deepseek_gateway.emulator._server import Emulator
 except ModuleNotFoundError as error:
     if (error.name or "").partition(".")[0] not in {"starlette", "uvicorn"}:
@@ -43,4 +46,4 @@ except ModuleNotFoundError as error:
         "The emulator is an extra of its own: pip install 'deepseek-gateway[emulator]'", name=error.name
     ) from error
 
-__all__ = ["Emulator", "ReceivedRequest"]
+__all__ = ["Emulator", "ReceivedRequest", "Row"]

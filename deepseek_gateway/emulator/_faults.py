@@ -148,6 +148,8 @@ _TEXTS = {401: "Authentication Fails (governor)", 422: STATUS_ERRORS[422].messag
 _BROKEN = {502: "Bad gateway", 520: "Web server is returning an unknown error", 524: "A timeout occurred"}
 _GAVE_UP = 524
 _EDGE = {403: "error code: 1010"} | _BROKEN
+# What a status alone stands for.
+STATUSES = frozenset({*STATUS_ERRORS, *_EDGE})
 _FORMS: Mapping[str, _Form] = {
     "policy": _Form(_policy, _POLICIES),
     "text": _Form(_text, _TEXTS),

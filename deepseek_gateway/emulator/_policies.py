@@ -44,17 +44,27 @@ def cost(reply: Reply, prices: Mapping[str, float] | None) -> float | None:
     A price for reading or writing DeepSeek's own cache is `per_token_in` when omitted (Cloudflare docs: changelog
     2026-09-09); DeepSeek counts no writes.
     """
-    usage = mapping(mapping(from_json(reply.body)).get("usage"))
-    if not usage or prices is None:
+    counts = counted(from_json(reply.body))
+    if counts is None or prices is None:
         return None
-    asked = _count(usage.get("prompt_tokens", usage.get("input_tokens")))
-    answered = _count(usage.get("completion_tokens", usage.get("output_tokens")))
-    details = usage.get("prompt_tokens_details", usage.get("input_tokens_details"))
-    cached = _count(mapping(details).get("cached_tokens"))
+    asked, answered, cached = counts
     price = prices.get("per_token_in", 0.0)
     tokens = (asked - cached) * price + cached * prices.get("per_cache_read_token", price)
     estimate = tokens + answered * prices.get("per_token_out", 0.0)
     return prices.get("total_cost", estimate)
+
+
+def counted(answer: object) -> tuple[int, int, int] | None:
+    """Return the tokens asked, answered and read from DeepSeek's cache; chat and `/responses` name them differently."""
+    usage = mapping(mapping(answer).get("usage"))
+    if not usage:
+        return None
+    details = mapping(usage.get("prompt_tokens_details", usage.get("input_tokens_details")))
+    return (
+        _count(usage.get("prompt_tokens", usage.get("input_tokens"))),
+        _count(usage.get("completion_tokens", usage.get("output_tokens"))),
+        _count(details.get("cached_tokens")),
+    )
 
 
 def _count(value: object) -> int:

@@ -21,6 +21,8 @@ from deepseek_gateway.emulator._deepseek import DeepSeek
 from deepseek_gateway.emulator._exchange import ReceivedRequest, Reply
 from deepseek_gateway.emulator._faults import Action, Fault, Shape
 from deepseek_gateway.emulator._gateway import Gateway, Settings
+from deepseek_gateway.emulator._page import Page, Row, to_row
+from deepseek_gateway.emulator._record import Record
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
@@ -38,7 +40,7 @@ class Emulator:
     """A local AI Gateway with a local DeepSeek behind it, running while its `with` block does.
 
     All identifiers and secrets are obvious fakes unless given; the first four arguments can be read back. Many
-    emulators can run at once.
+    emulators can run at once. A browser that opens `url` sees the exchanges as they happen.
 
     Attributes:
         requests: What was received so far, oldest first; `requests.clear()` starts afresh.
@@ -61,6 +63,7 @@ class Emulator:
         dlp: Mapping[str, Action] | None = None,
         latency: float = 0.0,
         port: int = 0,
+        on_exchange: Callable[[Row], object] | None = None,
     ) -> None:
         """Configure the gateway; it serves from `with` on.
 
@@ -81,6 +84,7 @@ class Emulator:
             dlp: Texts that data loss prevention finds in requests (2029) or responses (2030), with `BLOCK` or `FLAG`.
             latency: Seconds that DeepSeek takes until an answer begins.
             port: The port on 127.0.0.1, or 0 for any free one.
+            on_exchange: Is called with each exchange that has ended, without its secrets, in the emulator's thread.
 
         Raises:
             TypeError: An argument is of no use because of its type, ...
@@ -109,6 +113,11 @@ class Emulator:
             latency=latency,
         )
         self._gateway = Gateway(settings, DeepSeek({api_key, *keys.values()}))
+        self._authenticated = authenticated
+        self._record = Record()
+        self._secrets = frozenset({api_key, gateway_token, *keys.values()})
+        self._page = Page(self._record, self._secrets, lambda: self.environ)
+        self._on_exchange = on_exchange
         self._port = port
         self._thread: threading.Thread | None = None
         self._stop: Callable[[], object] = int
@@ -135,6 +144,16 @@ class Emulator:
         path = f"client/v4/accounts/{account}/ai" if route == "rest" else f"v1/{account}/{gateway}"
         credentials = {"api_key": self.api_key, "gateway_token": self.gateway_token}
         return GatewayConfig(route=route, **{"endpoint": f"{self.url}/{path}", **credentials, **named})
+
+    @property
+    def environ(self) -> dict[str, str]:
+        """The variables that lead a program here, on the provider and compat routes; for `os.environ` of a child."""
+        settings = {
+            "DEEPSEEK_GATEWAY_ENDPOINT": f"{self.url}/v1/{self.account_id}/{self.gateway_id}",
+            "CF_AIG_TOKEN": self.gateway_token,
+            "DEEPSEEK_API_KEY": self.api_key,
+        }
+        return {name: value for name, value in settings.items() if self._authenticated or name != "CF_AIG_TOKEN"}
 
     def fail_next(  # noqa: PLR0913 - keyword-only, all with defaults
         self,
@@ -306,16 +325,26 @@ class Emulator:
         server = await loop.create_server(lambda: _Connection(config, state), sock=listening, backlog=_BACKLOG)
         started.set_result(lambda: loop.call_soon_threadsafe(stopped.set))
         await stopped.wait()
-        server.close()
-        for connection in list(state.connections):
-            connection.transport.abort()
+        # What was accepted just now is listed after one turn of the loop and has its transport some turns later, if the
+        # server is not closed before. Left over, it would be warned about wherever the garbage collector finds it.
+        with suppress(NotImplementedError):  # on Windows
+            loop.remove_reader(listening)
         await asyncio.sleep(0)
+        while state.connections:
+            for connection in list(state.connections):
+                if connection.transport:
+                    connection.transport.abort()
+            await asyncio.sleep(0)
+        server.close()
 
     async def _answer(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
         """Serve one request (this is the ASGI application), as long as somebody waits for the answer."""
         # When the emulator stops, what is still being answered is cancelled, which is nobody's error.
         with suppress(ClientDisconnect, asyncio.CancelledError):
             request = Request(scope, receive)
+            if page := self._page.answer(request):
+                await page(scope, receive, send)
+                return
             received = ReceivedRequest(
                 method=request.method,
                 path=scope["path"],
@@ -324,7 +353,9 @@ class Emulator:
                 body=await request.body(),
             )
             self.requests.append(received)
-            answering = asyncio.ensure_future(self._serve_one(received, send, request.state.connection))
+            exchange = self._record.begin(received)
+            noted = self._record.noting(exchange, send)
+            answering = asyncio.ensure_future(self._serve_one(received, noted, request.state.connection))
             gone = asyncio.ensure_future(_gone(receive))
             try:
                 await asyncio.wait((answering, gone), return_when=asyncio.FIRST_COMPLETED)
@@ -333,6 +364,9 @@ class Emulator:
             finally:
                 answering.cancel()
                 gone.cancel()
+                self._record.end(exchange)
+                if self._on_exchange is not None:
+                    self._on_exchange(to_row(exchange, self._secrets))
 
     async def _serve_one(self, received: ReceivedRequest, send: "Send", connection: "_Connection") -> None:
         """Answer; what goes wrong in the emulator itself is called that, or it would be taken for DeepSeek's error."""
@@ -354,12 +388,14 @@ class Emulator:
 class _Connection(H11Protocol):
     """uvicorn's protocol without the access log, which would go to the loggers of whoever embeds the emulator.
 
-    Requests carry it in their state, so that an answer can end the connection.
+    Requests carry it in their state, so that an answer can end the connection. It is listed among the connections from
+    the beginning, not only when it is made, so that none is overlooked when the emulator stops.
     """
 
     def __init__(self, config: uvicorn.Config, state: ServerState) -> None:
         super().__init__(config, state, {"connection": self})
         self.access_log = False
+        self.connections.add(self)
 
     def end(self, *, reset: bool = False) -> None:
         """Close the connection when all is sent, or reset it at once."""
