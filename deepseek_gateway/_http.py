@@ -122,10 +122,6 @@ class _Seam:
         rewritten.read()
         return rewritten
 
-    def _watch(self, request: httpx.Request) -> Watch | None:
-        """Begin to watch a request for `record_calls()` and the log; its path is told without account and gateway."""
-        return watch(request, len(self._destination.path))
-
     def _incoming(
         self,
         sent: httpx.Request,
@@ -243,8 +239,9 @@ class GatewayHttpClient(_Seam, openai.DefaultHttpxClient):
         if isinstance(sent, httpx.Response):
             return sent
         headers = sent.headers
-        exchange = self._watch(request) if covered else None
+        exchange = None
         if covered:
+            exchange = watch(request, len(self._destination.path))  # which names account and gateway
             options["follow_redirects"] = False  # whoever asks for it
         try:
             response = super().send(sent, stream=True, **options)
@@ -277,8 +274,9 @@ class _AsyncSeam(_Seam, _AsyncClient):
         if isinstance(sent, httpx.Response):
             return sent
         headers = sent.headers
-        exchange = self._watch(request) if covered else None
+        exchange = None
         if covered:
+            exchange = watch(request, len(self._destination.path))  # which names account and gateway
             options["follow_redirects"] = False  # whoever asks for it
         try:
             response = await super().send(sent, stream=True, **options)

@@ -82,7 +82,7 @@ class Destination:
     def covers(self, url: httpx.URL) -> bool:
         """Whether a URL lies under the base URL, by origin and by whole path segments."""
         path = url.raw_path
-        if not path.startswith(self.path) or _origin(url) != self.origin or url.userinfo:
+        if not path.startswith(self.path) or (url.scheme, url.host, url.port) != self.origin or url.userinfo:
             return False
         path = path.partition(b"?")[0]
         if path[len(self.path) : len(self.path) + 1] not in {b"", b"/"}:

@@ -1,0 +1,136 @@
+"""What came out: results as JSON holds them, and the table that is printed of them."""
+
+from __future__ import annotations
+
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .measure import Figures
+    from .rows import Growth, Row
+
+Results = dict[str, Any]
+Line = tuple[str, ...]
+
+
+def row_result(row: Row, figures: Figures) -> Results:
+    """Sum up what a row's contestants needed: values and score of each, and whether ours is where it should be."""
+    libraries: Results = {}
+    result: Results = {
+        "what": row.what,
+        "unit": row.unit,
+        "target": str(row.target),
+        "by": row.target.by,
+        "libraries": libraries,
+    }
+    bare = known if isinstance(known := figures["bare"], list) else []
+    for name, values in figures.items():
+        if isinstance(values, str):
+            libraries[name] = {"reason": values}
+            continue
+        libraries[name] = {"values": _rounded(values)}
+        if name != "bare" and bare:
+            scores = row.target.scores(bare, values)
+            pairs = [pair for pair in zip(bare, values, strict=False) if all(pair)]
+            costs = [ours / theirs if row.unit != "calls/s" else theirs / ours for theirs, ours in pairs]
+            libraries[name]["score"] = _rounded([median(scores), min(scores), max(scores)])
+            libraries[name]["cost"] = _rounded([median(costs or [0])])[0]
+            if name == "ours":
+                result["met"] = row.target.met(scores)
+    return result
+
+
+def growth_result(growth: Growth, figures: dict[int, Figures]) -> Results:
+    """Sum up how costs grew with the size."""
+    result: Results = {"what": growth.what, "libraries": {}}
+    costs: dict[str, dict[int, float]] = {}
+    for name in ("bare", "ours"):
+        known = {size: of[name] for size, of in figures.items()}
+        if reasons := [values for values in known.values() if isinstance(values, str)]:
+            result["libraries"][name] = {"reason": reasons[0]}
+            continue
+        costs[name] = {size: median(values) for size, values in known.items() if isinstance(values, list)}
+        result["libraries"][name] = {
+            "costs": {str(size): _rounded([cost])[0] for size, cost in costs[name].items()},
+            "steepness": round(growth.steepness(costs[name]), 2),
+        }
+    if len(costs) > 1:
+        result["met"] = growth.met(costs["bare"], costs["ours"])
+    return result
+
+
+def _rounded(values: list[float]) -> list[float]:
+    return [float(f"{value:.4g}") for value in values]
+
+
+def table(results: Results) -> str:
+    """Write the results as plain text: rows, peers, growth, and what is not among them."""
+    rows, grown = results["rows"].values(), results["growth"].values()
+    ours = [
+        (row["what"], _value(row, "bare"), _value(row, "ours"), _score(row, "ours"), row["target"], _verdict(row))
+        for row in rows
+    ]
+    others = [
+        (row["what"], name, _value(row, name), _score(row, name))
+        for row in rows
+        for name in row["libraries"]
+        if name not in {"bare", "ours"}
+    ]
+    growth = [
+        (
+            one["what"],
+            name,
+            "  ".join(f"{int(size):,}: {_short(cost)}" for size, cost in told.get("costs", {}).items()),
+            f"{told.get('steepness', '-')}",
+            _verdict(one) if name == "ours" else "",
+        )
+        for one in grown
+        for name, told in one["libraries"].items()
+    ]
+    parts = [
+        _columns(("what", "bare", "ours", "median [range]", "target", ""), ours),
+        _columns(("what", "peer", "measured", "median [range]"), others),
+        _columns(("cost by number of", "", "number: cost", "steepness", ""), growth),
+    ]
+    notes = [f"skipped: {name}: {reason}" for name, reason in results["skipped"].items()]
+    notes += [
+        f"not measured: {one['what']}: {name}: {told['reason']}"
+        for one in (*rows, *grown)
+        for name, told in one["libraries"].items()
+        if "reason" in told
+    ]
+    return "\n\n".join(filter(None, [*parts, "\n".join(notes)]))
+
+
+def _value(row: Results, name: str) -> str:
+    values = row["libraries"].get(name, {}).get("values")
+    return f"{_short(median(values))} {row['unit']}".strip() if values else "-"
+
+
+def _score(row: Results, name: str) -> str:
+    if "score" not in (told := row["libraries"].get(name, {})):
+        return "-"
+    middle, low, high = map(_short, told["score"])
+    return f"{middle} [{low} to {high}]" + (" x" if row["by"] == "ratio" else "")
+
+
+def _short(value: float) -> str:
+    """Write three digits that count, no more than four places, and no exponent."""
+    return f"{value:.0f}" if abs(value) >= 100 else f"{round(value, 4):.3g}"  # noqa: PLR2004  # three digits
+
+
+def _verdict(result: Results) -> str:
+    return {True: "met", False: "MISSED", None: "not measured"}[result.get("met")]
+
+
+def _columns(header: Line, lines: Sequence[Line]) -> str:
+    if not lines:
+        return ""
+    widths = [max(map(len, column)) for column in zip(header, *lines, strict=True)]
+    texts = [
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in (header, *lines)
+    ]
+    return "\n".join([texts[0], "-" * max(map(len, texts)), *texts[1:]])

@@ -1,0 +1,148 @@
+"""What is measured: a table of rows, each with its unit, its target and how the figures are taken."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import partial
+from statistics import median
+from typing import TYPE_CHECKING, Any, Literal
+
+from .measure import Figures, by_turns
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+Measure = partial[Figures]
+
+
+@dataclass(frozen=True)
+class Target:
+    """What is compared, with what, and how far it may go.
+
+    `ratio` is ours by bare, `more` ours less bare, `value` ours alone; `nothing` is `more` that noise may explain.
+    """
+
+    by: Literal["ratio", "more", "value", "nothing"]
+    limit: float = 0
+    least: bool = False
+
+    def scores(self, bare: list[float], other: list[float]) -> list[float]:
+        """Compare round by round; a peer takes part in fewer."""
+        if self.by == "value":
+            return other
+        pairs = zip(bare, other, strict=False)
+        return [theirs / yardstick if self.by == "ratio" else theirs - yardstick for yardstick, theirs in pairs]
+
+    def met(self, scores: list[float]) -> bool:
+        """Whether the median, or with `nothing` any round, is where it should be."""
+        if self.by == "nothing":
+            return min(scores) <= 0
+        return median(scores) >= self.limit if self.least else median(scores) <= self.limit
+
+    def __str__(self) -> str:
+        """Say it."""
+        if self.by == "nothing":
+            return "nothing measurable"
+        sign = {"ratio": " x", "more": " more", "value": ""}[self.by]
+        return f"at {'least' if self.least else 'most'} {self.limit:g}{sign}"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table of results."""
+
+    name: str
+    what: str
+    unit: str
+    target: Target
+    measure: Measure
+    rounds: float = 1
+    """Rounds for each that was asked for; one at least."""
+    peers: bool = True
+    paused: bool = False
+    """Whether it waits for nearly all of its time, and may do so beside others."""
+    every_version: bool = False
+
+
+def _clients(kind: str, count: int = 20, ours: int = 200, turns: int = 3) -> Measure:
+    return partial(by_turns, work="clients", turns=turns, kind=kind, count=count, ours={"count": ours})
+
+
+def _memory(kind: str, times: int = 1) -> Measure:
+    return partial(by_turns, work="memory", kind=kind, times=times, count=50, ours={"count": 1000})
+
+
+def _connections(**options: Any) -> Measure:
+    return partial(by_turns, work="connections", at_once=True, **options)
+
+
+def _calls(count: int = 200, **options: Any) -> Measure:
+    return partial(by_turns, work="calls", turns=5, count=count, **options)
+
+
+def _together(count: int = 320, turns: int = 3, **options: Any) -> Measure:
+    return partial(by_turns, work="together", turns=turns, count=count, **options)
+
+
+PAUSED: Any = {"pause": 6, "port": "distant"}  # one second more than the bare client keeps an idle connection
+ONCE: Any = {"paused": True, "every_version": True}
+HUNDREDTH, ONE = Target("ratio", 0.01), Target("value", 1)
+
+ROWS = (
+    Row("client-sync", "a further client, sync: CPU", "ms", HUNDREDTH, _clients("sync")),
+    Row("client-async", "a further client, async: CPU", "ms", HUNDREDTH, _clients("async")),
+    Row("client-aiohttp", "a further client, aiohttp: CPU", "ms", HUNDREDTH, _clients("aiohttp")),
+    Row("memory-sync", "a further client, sync: memory", "MB", HUNDREDTH, _memory("sync"), 1 / 3),
+    Row("memory-async", "a further client, async: memory", "MB", HUNDREDTH, _memory("async"), 1 / 3),
+    Row("memory-aiohttp", "a further client, aiohttp: memory", "MB", HUNDREDTH, _memory("aiohttp"), 1 / 3),
+    Row("client-environment", "a further client, from environment and .env: CPU", "ms", Target("ratio", 0.02), _clients("environment"), peers=False),
+    Row("idle-clients", "1,000 idle clients: memory", "MB", Target("value", 6), _memory("sync", times=1000), 1 / 3),
+    Row("handshakes", "ten calls 6 s apart, TLS: handshakes", "", ONE, _connections(**PAUSED), **ONCE),
+    Row("handshakes-streamed", "ten streamed calls 6 s apart, TLS: handshakes", "", ONE, _connections(**PAUSED, streamed=True), **ONCE),
+    Row("streams-connections", "ten streamed calls back to back: connections", "", ONE, _connections(streamed=True, kinds=["sync"]), 0),
+    Row("call", "short call, provider route: CPU", "ms", Target("ratio", 1.02), _calls()),
+    Row("call-compat", "short call, compat route: CPU", "ms", Target("ratio", 1.05), _calls(route="compat"), peers=False),
+    Row("chunk", "streamed chunk: CPU", "us", Target("ratio", 1.02), partial(by_turns, work="chunks", turns=5, count=15)),
+    Row("prompt-compat", "1 MB prompt, compat route: CPU", "ms", Target("more", 2), _calls(10, size=10**6, route="compat"), peers=False),
+    Row("prompt", "1 MB prompt, provider route: CPU", "ms", Target("nothing"), _calls(10, size=10**6)),
+    Row("together", "async, 64 at a time", "calls/s", Target("ratio", 0.97, least=True), _together()),
+    Row("together-aiohttp", "async, 64 at a time, ours over aiohttp", "calls/s", Target("ratio", 1.3, least=True), _together(ours={"kind": "aiohttp"}), peers=False),
+    Row("history", "history of 100 messages, async, 64 at a time", "calls/s", Target("ratio", 8, least=True), _together(64, messages=100, ours={"long": True})),
+    Row("import", "import, alone: wall", "ms", Target("value", 60), partial(by_turns, work="importing")),
+    Row("import-added", "import, after openai: wall", "ms", Target("value", 10), partial(by_turns, work="importing", after="openai"), peers=False),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Growth:
+    """How the cost of something grows with its size: no worse than in proportion, and never above the bare client's."""
+
+    name: str
+    what: str
+    sizes: tuple[int, ...]
+    measure: Callable[[int], Measure]
+    each: bool = False
+    """Whether figures are for one of `size` things."""
+
+    STEEPEST = 1.1
+    DEAREST = 1.05
+
+    def steepness(self, costs: dict[int, float]) -> float:
+        """Give the highest exponent between neighbouring sizes: 1 is in proportion."""
+        whole = {size: cost * (size if self.each else 1) for size, cost in costs.items()}
+        steps = zip(self.sizes, self.sizes[1:], strict=False)
+        return max(math.log(whole[large] / whole[small]) / math.log(large / small) for small, large in steps)
+
+    def met(self, bare: dict[int, float], ours: dict[int, float]) -> bool:
+        """Whether it grows as it may, with an allowance for noise."""
+        dearest = max(ours[size] / bare[size] for size in self.sizes)
+        return self.steepness(ours) <= max(self.STEEPEST, self.steepness(bare)) and dearest <= self.DEAREST
+
+
+GROWTH = (
+    Growth("growth-clients", "clients: CPU ms for each", (1, 10, 100, 1000), lambda size: _clients("sync", size, size, turns=1), each=True),
+    Growth("growth-concurrency", "calls at a time: CPU ms for each", (1, 4, 16, 64, 256), lambda size: _together(768, 1, width=size, of="ms"), each=True),
+    Growth("growth-history", "messages, long_history(): CPU ms for a call", (1, 5, 25, 100, 500), lambda size: _together(8 + 400 // (size + 1), messages=size, width=4, of="ms", ours={"long": True})),
+    Growth("growth-prompt", "kB of prompt, compat route: CPU ms for a call", (1, 16, 256, 4096), lambda size: _calls(4 + 400 // (size + 1), size=1000 * size, route="compat")),
+)  # fmt: skip

@@ -1,0 +1,194 @@
+"""What is measured, in a fresh interpreter: one kind of work with one library, a turn for each line of input.
+
+Run as `python -m benchmarks.worker JSON`; each turn is answered by one JSON line: a value, or why there is none.
+Each kind of work yields the value of turn after turn. CPU is that of the whole process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.libraries import LIBRARIES, PEERS, Bare, Messages, NotOfferedError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+
+def clients(library: Bare, url: str, *, count: int, kind: str) -> Iterator[float]:
+    """Make further clients and keep them: CPU milliseconds for each."""
+    _first(library, url, kind)
+    while True:
+        before = time.process_time()
+        kept = [library.client(url, kind) for _ in range(count)]
+        yield (time.process_time() - before) * 1e3 / count
+        del kept
+
+
+def memory(library: Bare, url: str, *, count: int, kind: str, times: int = 1) -> Iterator[float]:
+    """Make further clients and keep them: resident megabytes for so many `times` one of them."""
+    kept = [_first(library, url, kind)]
+    before = _resident()
+    kept += [library.client(url, kind) for _ in range(count)]
+    yield (_resident() - before) * times / 1e6 / count
+
+
+def calls(library: Bare, url: str, *, count: int, route: str = "provider", size: int = 60) -> Iterator[float]:
+    """Ask one after the other: CPU milliseconds for each call."""
+    client, question = library.client(url, "sync", route), library.question(_conversation(1, size))
+    for _ in range(min(count, 20)):
+        library.call(client, question)
+    while True:
+        before = time.process_time()
+        for _ in range(count):
+            library.call(client, question)
+        yield (time.process_time() - before) * 1e3 / count
+
+
+def chunks(library: Bare, url: str, *, count: int) -> Iterator[float]:
+    """Read streams one after the other: CPU microseconds for each chunk."""
+    client, question = library.client(url, "sync"), library.question(_conversation(1))
+    library.stream(client, question)
+    while True:
+        before = time.process_time()
+        read = sum(library.stream(client, question) for _ in range(count))
+        yield (time.process_time() - before) * 1e6 / read
+
+
+def together(
+    library: Bare,
+    url: str,
+    *,
+    count: int,
+    width: int = 64,
+    kind: str = "async",
+    messages: int = 1,
+    long: bool = False,
+    of: str = "rate",
+) -> Iterator[float]:
+    """Ask so many at a time in one event loop: answers in a second of CPU time, or CPU milliseconds for each."""
+    client = library.client(url, kind)
+    question = (library.long_question if long else library.question)(_conversation(messages))
+    loop = asyncio.new_event_loop()
+
+    async def turn(count: int) -> None:
+        waiting = iter(range(count))
+
+        async def ask() -> None:
+            for _ in waiting:
+                await library.call_async(client, question)
+
+        await asyncio.gather(*(ask() for _ in range(width)))
+
+    loop.run_until_complete(turn(width))
+    while True:
+        before = time.process_time()
+        loop.run_until_complete(turn(count))
+        spent = time.process_time() - before
+        yield count / spent if of == "rate" else spent * 1e3 / count
+
+
+def connections(
+    library: Bare,
+    url: str,
+    *,
+    pause: float = 0,
+    streamed: bool = False,
+    kinds: Sequence[str] = ("sync", "async", "aiohttp"),
+) -> Iterator[float]:
+    """Ask ten times with each kind of client: the connections that were opened, of the kind that opened most."""
+    loop = asyncio.new_event_loop()
+    question = library.question(_conversation(1))
+
+    async def ten(kind: str) -> int:
+        caller = f"{kind}-{os.getpid()}"
+        try:
+            client = library.client(f"{url}/{caller}", kind)
+        except NotOfferedError:
+            return 0
+        for number in range(10):
+            await asyncio.sleep(pause if number else 0)
+            if kind == "sync":
+                await asyncio.to_thread(library.stream if streamed else library.call, client, question)
+            else:
+                await (library.stream_async if streamed else library.call_async)(client, question)
+        server = http.client.HTTPConnection("127.0.0.1", int(os.environ["BENCHMARKS_CONTROL"]))
+        server.request("GET", f"/connections/{caller}")
+        return int(server.getresponse().read())
+
+    async def every() -> list[int]:
+        return await asyncio.gather(*map(ten, kinds))
+
+    yield max(loop.run_until_complete(every()))
+
+
+def importing(library: Bare, _url: str, *, after: str | None = None) -> Iterator[float]:
+    """Import the package in a fresh interpreter, from bytecode: wall milliseconds."""
+    environment = os.environ | {"PYTHONPYCACHEPREFIX": str(Path("bytecode").absolute())}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    before, timed = f"import {after or 'time'}", f"import {library.imported}"
+    lines = ["import time", before, "start = time.perf_counter()", timed, "print(time.perf_counter() - start)"]
+    command = [sys.executable, "-c", "\n".join(lines)]
+    subprocess.run(command, env=environment, capture_output=True, check=True)  # which compiles it
+    while True:
+        made = subprocess.run(command, env=environment, capture_output=True, check=True)
+        yield float(made.stdout.split()[-1]) * 1e3
+
+
+def _first(library: Bare, url: str, kind: str) -> Any:
+    if not library.has_clients:
+        raise NotOfferedError("has no client objects")
+    return library.client(url, kind)
+
+
+WORK = {work.__name__: work for work in (clients, memory, calls, chunks, together, connections, importing)}
+
+
+def _conversation(count: int, size: int = 60) -> Messages:
+    content = ("What is Cloudflare? " * (size // 20 + 1))[:size]
+    return [{"role": ("user", "assistant")[number % 2], "content": content} for number in range(count)]
+
+
+def _resident() -> float:
+    """Give the bytes of memory in use; where the system tells only of the most ever used, that."""
+    statm = Path("/proc/self/statm")
+    if statm.exists():
+        return float(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    import resource
+
+    return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * (1 if sys.platform == "darwin" else 1024)
+
+
+def _only_loopback(event: str, arguments: tuple[Any, ...]) -> None:
+    """Refuse any connection that leaves this machine: libraries like to tell of themselves."""
+    if event == "socket.connect" and isinstance(arguments[1], tuple) and arguments[1][0] not in {"127.0.0.1", "::1"}:
+        raise PermissionError(f"benchmarks stay on loopback, and {arguments[1][0]} is not")
+
+
+def main(task: dict[str, Any]) -> None:
+    """Do a task turn by turn."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what a library prints is no answer
+    if task["core"] is not None:
+        os.sched_setaffinity(0, {task["core"]})
+    if task["library"] in PEERS:
+        sys.addaudithook(_only_loopback)
+    library = LIBRARIES[task["library"]]()
+    turns = WORK[task["work"]](library, task["url"], **task["options"])
+    for _ in sys.stdin:
+        try:
+            answer: dict[str, Any] = {"value": next(turns)}
+        except Exception as error:
+            answer = {"reason": f"{type(error).__name__}: {error}".removeprefix("NotOfferedError: ")}
+        print(json.dumps(answer), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    main(json.loads(sys.argv[1]))
