@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from .environments import CACHE, NotInstalledError, prepared
 from .libraries import PEERS
 from .measure import Bench, Contestant
-from .report import Results, growth_result, row_result, table
+from .report import Results, growth_result, markdown, row_result, table
 from .rows import GROWTH, ROWS
 
 if TYPE_CHECKING:
@@ -75,6 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--rounds", type=_count, metavar="N", help="rounds of most rows (default: 9)")
     add("--json", type=Path, metavar="FILE", help="write the results")
     add("--chart", type=Path, metavar="FILE", help="draw the results, as SVG")
+    add("--markdown", action="store_true", help="print the rows as README's table of speed")
     add("--from", type=Path, metavar="FILE", dest="source", help="measure nothing, take the results of another run")
     add("--openai", nargs="+", metavar="VERSION", help="measure with this one; with others what holds for each")
     add("--venvs", type=Path, metavar="DIR", default=CACHE, help="where environments are kept (default: %(default)s)")
@@ -99,7 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options = _parser().parse_args(arguments)
     results = json.loads(options.source.read_text("utf-8")) if options.source else measured(options)
-    print(table(results))
+    print(markdown(results) if options.markdown else table(results))
     if options.json:
         options.json.write_text(json.dumps(results, indent=1) + "\n", "utf-8")
     if options.chart:

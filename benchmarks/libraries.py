@@ -36,6 +36,7 @@ class Bare:
         import openai
 
         address: Any = {"api_key": KEY, "base_url": f"{url}/{'deepseek' if route == 'provider' else route}"}
+        address["default_headers"] = {"cf-aig-authorization": f"Bearer {KEY}"}  # as who sets it up by hand has to
         if kind == "environment":
             return openai.OpenAI()
         if kind == "sync":

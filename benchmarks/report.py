@@ -104,6 +104,24 @@ def table(results: Results) -> str:
     return "\n\n".join(filter(None, [*parts, "\n".join(notes)]))
 
 
+README_ROWS = (
+    *("client-sync", "memory-sync", "idle-clients", "handshakes", "handshakes-streamed", "streams-connections"),
+    *("call", "call-compat", "chunk", "prompt-compat", "together", "together-aiohttp", "history", "import-added"),
+)
+
+
+def markdown(results: Results) -> str:
+    """Write the rows that README shows; the whole table is printed and in the JSON file."""
+    lines = ["| what | bare `openai` | here | compared, with the range of the rounds | target |", "| --- " * 5 + "|"]
+    for name in README_ROWS:
+        if row := results["rows"].get(name):
+            target = row["target"] + ("" if row["met"] else ": missed")
+            lines.append(
+                f"| {row['what']} | {_value(row, 'bare')} | {_value(row, 'ours')} | {_score(row, 'ours')} | {target} |"
+            )
+    return "\n".join(lines)
+
+
 def _value(row: Results, name: str) -> str:
     values = row["libraries"].get(name, {}).get("values")
     return f"{_short(median(values))} {row['unit']}".strip() if values else "-"

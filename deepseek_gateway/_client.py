@@ -36,7 +36,8 @@ def create_client(
             with them nothing else is read.
         route: `provider`, `compat` or `rest`, in place of the one in the settings.
         http_options: Options of the HTTP client (`proxy`, `verify`, `limits`, `mounts`, `event_hooks` ...), those of
-            `openai.DefaultHttpxClient`.
+            `openai.DefaultHttpxClient`. Unless they say otherwise, an idle connection is kept for 120 seconds (with
+            openai 1 and 2 for 15), TCP keep-alive is on, and proxies come from the environment.
         **openai_options: `timeout` (seconds, default 600), `max_retries` (default 2), `default_headers` and
             `default_query`, as for `openai.OpenAI`.
 
@@ -74,7 +75,8 @@ def create_async_client(
         config: As for `create_client()`.
         route: As for `create_client()`.
         http_options: As for `create_client()`, those of `openai.DefaultAsyncHttpxClient`.
-        transport: `aiohttp` sends through openai's own aiohttp client (extra `aiohttp`).
+        transport: `aiohttp` sends through openai's own aiohttp client (extra `aiohttp`), which answers more calls at a
+            time, but takes no socket options: a peer that vanished is noticed by the timeout alone.
         **openai_options: As for `create_client()`.
 
     Returns:

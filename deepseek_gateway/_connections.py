@@ -10,6 +10,7 @@ import socket
 from contextlib import suppress
 from functools import lru_cache
 from importlib import import_module
+from inspect import signature
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 from urllib.request import getproxies
@@ -44,6 +45,8 @@ _TCP_OPTIONS = (
 
 _OF_A_TRANSPORT = {"verify", "cert", "trust_env", "http1", "http2", "limits"}
 
+_TAKES_SOCKET_OPTIONS = "socket_options" in signature(httpx.HTTPTransport).parameters  # httpx 0.25 was the first
+
 
 def connecting(http_options: dict[str, Any], transport: Any = None) -> dict[str, Any]:
     """Complete the options of an HTTP client: trust, pool, sockets and proxies, where the caller has not chosen them.
@@ -65,7 +68,7 @@ def connecting(http_options: dict[str, Any], transport: Any = None) -> dict[str,
         keepalive_expiry=KEPT_IDLE,
     )
     options: dict[str, Any] = {"limits": limits} | _with_shared_tls(http_options)
-    if transport is None:
+    if transport is None or not _TAKES_SOCKET_OPTIONS:
         return options
     made_of = {name: options[name] for name in _OF_A_TRANSPORT & options.keys()}
     # A client that is given a transport reads no proxies from the environment, so that is done here.

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -12,6 +15,8 @@ import openai
 import pytest
 from dotenv import dotenv_values
 
+import deepseek_gateway
+from benchmarks.report import markdown
 from deepseek_gateway import create_client, gateway_headers
 from deepseek_gateway._config import SETTINGS
 from deepseek_gateway.emulator import Emulator
@@ -108,6 +113,81 @@ def test_every_promise_names_a_test_that_exists() -> None:
 def test_links_lead_to_files() -> None:
     for target in re.findall(r"\]\((?!https?:)([^)#]+)", README):
         assert (ROOT / target).exists(), target
+
+
+INSTEAD = re.findall(r"(?m)^\| .+ \| `(create_.+)` \|$", README)
+
+
+@pytest.mark.parametrize("written", INSTEAD)
+def test_what_the_table_says_to_write_instead_makes_a_client(written: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if "aiohttp" in written and not hasattr(openai, "DefaultAioHttpClient"):
+        pytest.skip("this openai has no aiohttp client")
+    for name, value in {"CLOUDFLARE_ACCOUNT_ID": "acct", "DEEPSEEK_API_KEY": "key"}.items():
+        monkeypatch.setenv(name, value)
+    names = {name: getattr(deepseek_gateway, name) for name in deepseek_gateway.__all__}
+    client = eval(written, names | {"key": "key", "proxy": "http://127.0.0.1:9"})
+    assert type(client) is (openai.AsyncOpenAI if "async" in written else openai.OpenAI)
+
+
+def test_the_table_of_what_to_write_instead_is_tried_whole() -> None:
+    assert len(INSTEAD) == 7
+
+
+def test_what_deepseek_does_not_have_is_a_not_found_error() -> None:
+    with Emulator() as emulator, create_client(emulator.config()) as client, pytest.raises(openai.NotFoundError):
+        client.embeddings.create(model="deepseek-flash", input="Hi")
+
+
+PROGRAM = """
+import openai
+messages = [{"role": "user", "content": "Hi"}]
+print(openai.OpenAI().chat.completions.create(model="deepseek-flash", messages=messages).choices[0].message.content)
+"""
+COMMANDS = re.findall(r"(?m)^    (deepseek-gateway .*|git diff .*|eval .*)$", README)
+# The SDK reads the variable in which the gateway's header travels from here on.
+READS_CUSTOM_HEADERS = tuple(map(int, openai.__version__.split(".")[:2])) >= (2, 34)
+
+
+@pytest.mark.skipif(shutil.which("bash") is None or shutil.which("git") is None, reason="they are for a shell")
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_runs_as_it_stands(command: str, tmp_path: Path) -> None:
+    (tmp_path / "my_program.py").write_text(PROGRAM)
+    subprocess.run("git init -q . && echo a > a && git add a && echo b > a", shell=True, check=True, cwd=tmp_path)
+    for name, arguments in {"deepseek-gateway": " -m deepseek_gateway", "python": ""}.items():
+        shim = tmp_path / "bin" / name
+        shim.parent.mkdir(exist_ok=True)
+        shim.write_text(f'#!/bin/sh\nexec "{sys.executable}"{arguments} "$@"\n')
+        shim.chmod(0o755)
+    if " emulator " in command:
+        command = f"timeout --signal=INT 3 {command} --port 0"
+    with Emulator(authenticated=READS_CUSTOM_HEADERS) as emulator:
+        environment = os.environ | emulator.environ | {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", command],
+            env=environment,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        status = 124 if " emulator " in command else 0  # what `timeout` says
+        assert (done.returncode, bool(done.stdout) or "eval" in command) == (status, True), done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_all_commands_are_tried() -> None:
+    assert len(COMMANDS) == 7
+    assert {command.split("deepseek-gateway ", 1)[1].split()[0].strip(')"') for command in COMMANDS} == {
+        "ask",
+        "doctor",
+        "emulator",
+        "env",
+    }
+
+
+def test_the_table_of_speed_is_what_was_measured() -> None:
+    results = json.loads((ROOT / "benchmarks" / "results.json").read_text("utf-8"))
+    assert markdown(results) in README, "python -m benchmarks --from benchmarks/results.json --markdown prints it"
 
 
 def test_the_command_runs_as_a_module() -> None:
