@@ -28,6 +28,7 @@ PLACEHOLDER = "key-stored-at-cloudflare"
 
 _AUTHORIZATION = b"authorization"
 _CLOUDFLARE = b"cf-aig-"
+_LENGTH = b"Content-Length"
 _PLACEHOLDER_VALUE = f"Bearer {PLACEHOLDER}"
 _CREDENTIALS = ("authorization", "cf-aig-authorization")
 _UNFIT = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]|\s$")
@@ -101,7 +102,7 @@ class Outgoing(NamedTuple):
 class Recalled:
     """The headers of one request and what became of them: those of the next one are mostly the same.
 
-    Left out is the last one, where that tells the length of the body.
+    Left out is the length of the body, which the HTTP library writes last.
     """
 
     given: Headers
@@ -109,16 +110,19 @@ class Recalled:
     credentials: tuple[str, ...]
 
     @classmethod
-    def of(cls, request: httpx.Request, sent: httpx.Headers) -> Recalled:
-        """Keep copies, because the caller's hooks may change what is sent."""
+    def of(cls, request: httpx.Request, sent: httpx.Headers) -> Recalled | None:
+        """Keep copies, because the caller's hooks may change what is sent; nothing, if there is no body."""
+        *given, (name, _) = request.headers.raw
+        if name != _LENGTH:
+            return None
         credentials = tuple(name for name in _CREDENTIALS if name in request.headers)
-        return cls(request.headers.raw[:-1], type(sent)(sent, encoding=sent.encoding), credentials)
+        return cls(given, type(sent)(sent, encoding=sent.encoding), credentials)
 
     def headers_for(self, request: httpx.Request) -> httpx.Headers | None:
         """Give the headers to send, if the request has those that are recalled."""
         given = request.headers.raw
         name, length = given.pop()
-        if name != b"Content-Length" or given != self.given:
+        if name != _LENGTH or given != self.given:
             return None
         headers = type(self.sent)(self.sent, encoding=self.sent.encoding)  # untold, the encoding is guessed
         headers["Content-Length"] = length.decode()

@@ -14,6 +14,7 @@ from deepseek_gateway import GatewayConfig
 from deepseek_gateway._request import (
     PLACEHOLDER,
     Destination,
+    Recalled,
     RefusedRequestError,
     _with_model_of,
     ambient_headers,
@@ -176,6 +177,33 @@ def test_the_sdks_request_is_left_as_it_is(given: str) -> None:
     assert json.loads(body or b"") == {"model": "a"}
     assert headers["content-length"] == str(len(body or b""))
     assert (list(request.headers.raw), request.content) == before
+
+
+def request_with(headers: dict[str, str], body: bytes | None = b"{}") -> Any:
+    return httpx.Request("POST", CONFIG.base_url, headers=headers, content=body)
+
+
+def test_recalled_are_the_headers_but_for_the_length_of_the_body() -> None:
+    first = request_with({"Authorization": "Bearer the-key", "X-Mine": "1"})
+    sent = to_gateway(first, DESTINATION, frozenset()).headers
+    recalled = Recalled.of(first, sent)
+    assert recalled is not None
+    assert recalled.credentials == ("authorization",)
+    sent["X-Hook"] = "1"
+    longer = request_with({"Authorization": "Bearer the-key", "X-Mine": "1"}, b"{    }")
+    again = recalled.headers_for(longer)
+    assert again is not None
+    assert again == to_gateway(longer, DESTINATION, frozenset()).headers
+    assert again["content-length"] == "6"
+    for other in ({"Authorization": "Bearer other", "X-Mine": "1"}, {"Authorization": "Bearer the-key"}):
+        assert recalled.headers_for(request_with(other)) is None
+    assert recalled.headers_for(request_with({"Authorization": "Bearer the-key", "X-Mine": "1"}, None)) is None
+
+
+def test_nothing_is_recalled_of_a_request_without_a_body() -> None:
+    # Its last header is any, and would go out with the next request that has the others.
+    request = httpx.Request("GET", CONFIG.base_url, headers={"Authorization": "Bearer the-key", "X-Once": "1"})
+    assert Recalled.of(request, to_gateway(request, DESTINATION, frozenset()).headers) is None
 
 
 def test_ambient_headers_are_those_the_sdk_reads() -> None:
