@@ -39,11 +39,11 @@ try:
     from deepseek_gateway.emulator._exchange import ReceivedRequest
     from deepseek_gateway.emulator._page import Row
     from deepseek_gateway.emulator._server import Emulator
-except ModuleNotFoundError as error:
-    if (error.name or "").partition(".")[0] not in {"starlette", "uvicorn"}:
+except ModuleNotFoundError as _error:
+    if (_error.name or "").partition(".")[0] not in {"starlette", "uvicorn"}:
         raise
     raise ModuleNotFoundError(
-        "The emulator is an extra of its own: pip install 'deepseek-gateway[emulator]'", name=error.name
-    ) from error
+        "The emulator is an extra of its own: pip install 'deepseek-gateway[emulator]'", name=_error.name
+    ) from _error
 
 __all__ = ["Emulator", "ReceivedRequest", "Row"]
