@@ -21,9 +21,10 @@ def long_history(messages: Iterable[Any], **extra_body: Any) -> LongHistory:
         client.chat.completions.create(model="deepseek-flash", **long_history(messages))
 
     What is sent is the same JSON. The SDK transforms the parameter `messages` piece by piece, to no effect for chat
-    messages, and takes `extra_body` as it is; so the messages travel in there. It pays from about ten messages on; the
-    benchmarks have the figures for every version of openai. The price is that type checkers no longer see the
-    messages, and that a parameter of `create()` beside this must not be called `extra_body`: give its members here.
+    messages, and takes `extra_body` as it is; so the messages travel in there. With 100 messages a program that asks 64
+    questions at a time gets 9 times as many answers on openai 3.54, 3 times on 2.54, 8 times on 1.66; with 5 a call
+    takes a third less CPU time, with one it makes no difference (`benchmarks/`). The price is that type checkers no
+    longer see the messages, and that `create()` must be given no `extra_body` beside this: give its members here.
 
     Args:
         messages: What `create()` takes as `messages`: dictionaries, or the SDK's own message objects.
