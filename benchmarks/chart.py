@@ -18,7 +18,7 @@ SHOWN = {
     "client-sync": "CPU to make a further client",
     "memory-sync": "Memory of a further client",
     "handshakes": "TLS handshakes in ten calls 6 s apart",
-    "history": "Time per call with 100 messages, async",
+    "history": "Time of a call with 100 messages",
     "call": "CPU of a short call",
     "chunk": "CPU of a streamed chunk",
 }
