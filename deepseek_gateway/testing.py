@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from ._config import GatewayConfig
 
+__all__ = ["leaks", "vcr_config"]
+
 REDACTED = "REDACTED"
 
 _SENSITIVE = re.compile(r"(.*authorization|.*cookie|cf-ray|.*api-key|x-auth-.*|cf-access-.*)", re.IGNORECASE)

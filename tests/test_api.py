@@ -1,0 +1,55 @@
+"""What is public, by name: a name that goes or comes changes this file, and the changelog."""
+
+from __future__ import annotations
+
+import inspect
+import pydoc
+
+import pytest
+
+import deepseek_gateway
+from deepseek_gateway import emulator, testing
+
+PUBLIC = {
+    deepseek_gateway: [
+        "ConfigError",
+        "GatewayCall",
+        "GatewayConfig",
+        "Route",
+        "create_async_client",
+        "create_client",
+        "gateway_headers",
+        "long_history",
+        "record_calls",
+    ],
+    emulator: ["Emulator", "ReceivedRequest", "Row"],
+    testing: ["leaks", "vcr_config"],
+}
+
+
+@pytest.mark.parametrize("module", PUBLIC, ids=lambda module: module.__name__)
+def test_the_public_names_are_these(module: object) -> None:
+    assert sorted(module.__all__) == PUBLIC[module]  # type: ignore[attr-defined,index]
+
+
+@pytest.mark.parametrize(
+    ("module", "name"), [(module, name) for module, names in PUBLIC.items() for name in names if name != "Route"]
+)
+def test_each_says_what_it_is_for(module: object, name: str) -> None:
+    thing = getattr(module, name)
+    assert len(inspect.getdoc(thing) or "") > 40
+    if inspect.isclass(thing):
+        methods = [member for key, member in vars(thing).items() if not key.startswith("_") and callable(member)]
+        assert all(inspect.getdoc(method) for method in methods)
+
+
+def test_help_teaches_the_library() -> None:
+    taught = pydoc.plain(pydoc.render_doc(deepseek_gateway))
+    for name in PUBLIC[deepseek_gateway]:
+        assert name in taught
+    assert "client = create_client()" in taught
+
+
+def test_what_is_not_there_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="has no attribute 'create_cleint'"):
+        deepseek_gateway.create_cleint  # type: ignore[attr-defined]  # noqa: B018
