@@ -110,7 +110,7 @@ class TestDraining:
 
     @pytest.mark.parametrize(
         ("rest", "ending"),
-        [((), "stall"), ((b": " + b"x" * 70_000 + b"\n\n",) * 3, "stall"), ((), "broken")],
+        [((), "stall"), ((b": " + b"x" * 70_000 + b"\n\n",) * 3, "clean"), ((), "broken")],
         ids=["stalls", "goes on", "breaks off"],
     )
     def test_what_does_not_end_costs_the_connection_and_nothing_else(

@@ -32,6 +32,7 @@ HISTORIES: dict[str, Callable[[], Any]] = {
     "an iterator": lambda: iter([{"role": "user", "content": "a"}]),
     "parts": lambda: [{"role": "user", "content": [part("a"), part("b")]}],
     "parts in a tuple": lambda: [{"role": "user", "content": (part("a"), part("b"))}],
+    "parts in an iterator": lambda: [{"role": "user", "content": iter([part("a"), part("b")])}],
     "tools": lambda: [ANSWER, {"role": "tool", "tool_call_id": "call_1", "content": "18 degrees"}],
     "the SDK's message": lambda: [ChatCompletionMessage.model_validate(ANSWER)],
     "the SDK's tool calls": lambda: [{**ANSWER, "tool_calls": ChatCompletionMessage.model_validate(ANSWER).tool_calls}],
