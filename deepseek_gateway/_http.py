@@ -23,6 +23,7 @@ from ._codes import deepseek_remedy
 from ._connections import connecting, keep_alive
 from ._request import (
     Destination,
+    Outgoing,
     Recalled,
     RefusedRequestError,
     ambient_headers,
@@ -84,7 +85,7 @@ class _Seam:
         self._ambient = ambient_headers(os.environ, self._explicit)
         self._recalled: Recalled | None = None
 
-    def _outgoing(self, request: httpx.Request, *, covered: bool) -> httpx.Request | httpx.Response:
+    def _outgoing(self, request: httpx.Request, *, covered: bool) -> tuple[httpx.Request, Outgoing] | httpx.Response:
         """Give the request to send, or the answer to one that must not be sent; blank out the SDK's own headers.
 
         What is sent is the SDK's own request with other headers for that time, or one with another body as well.
@@ -111,7 +112,7 @@ class _Seam:
             return _answer(fault, httpx.Response(400, request=request, content=b""))
         if sent.body is None:
             request.headers = sent.headers
-            return request
+            return request, sent
         rewritten = type(request)(
             request.method,
             request.url,
@@ -120,12 +121,12 @@ class _Seam:
             stream=httpx.ByteStream(sent.body),  # with `content` the headers would be worked out once more
         )
         rewritten.read()
-        return rewritten
+        return rewritten, sent
 
     def _incoming(
         self,
         sent: httpx.Request,
-        headers: httpx.Headers,
+        outgoing: Outgoing,
         response: httpx.Response,
         exchange: Watch | None,
         *,
@@ -141,7 +142,7 @@ class _Seam:
             if exchange:
                 exchange.ended()
             return response
-        context = partial(sent_with, sent, headers, self._destination)
+        context = partial(sent_with, sent, outgoing, self._destination)
         if success and not response.is_closed:
             return self._stream(sent, context, response, exchange)
         if success:
@@ -235,10 +236,10 @@ class GatewayHttpClient(_Seam, openai.DefaultHttpxClient):
         """Send a request of the SDK to the gateway and give back what the SDK can make sense of."""
         covered = self._destination.covers(request.url)
         told = request.headers
-        sent = self._outgoing(request, covered=covered)
-        if isinstance(sent, httpx.Response):
-            return sent
-        headers = sent.headers
+        prepared = self._outgoing(request, covered=covered)
+        if isinstance(prepared, httpx.Response):
+            return prepared
+        sent, outgoing = prepared
         exchange = None
         if covered:
             exchange = watch(request, len(self._destination.path))  # which names account and gateway
@@ -257,7 +258,7 @@ class GatewayHttpClient(_Seam, openai.DefaultHttpxClient):
             request.headers = told
             _blame(error, request, exchange)
             raise
-        return self._incoming(sent, headers, response, exchange, streamed=stream) if covered else response
+        return self._incoming(sent, outgoing, response, exchange, streamed=stream) if covered else response
 
     def __del__(self) -> None:
         """Free the sockets of a client that was dropped without `close()`, as the SDK's own does."""
@@ -270,10 +271,10 @@ class _AsyncSeam(_Seam, _AsyncClient):
         """Send a request of the SDK to the gateway and give back what the SDK can make sense of."""
         covered = self._destination.covers(request.url)
         told = request.headers
-        sent = self._outgoing(request, covered=covered)
-        if isinstance(sent, httpx.Response):
-            return sent
-        headers = sent.headers
+        prepared = self._outgoing(request, covered=covered)
+        if isinstance(prepared, httpx.Response):
+            return prepared
+        sent, outgoing = prepared
         exchange = None
         if covered:
             exchange = watch(request, len(self._destination.path))  # which names account and gateway
@@ -292,7 +293,7 @@ class _AsyncSeam(_Seam, _AsyncClient):
             request.headers = told
             _blame(error, request, exchange)
             raise
-        return self._incoming(sent, headers, response, exchange, streamed=stream) if covered else response
+        return self._incoming(sent, outgoing, response, exchange, streamed=stream) if covered else response
 
     def __del__(self) -> None:
         """Free the sockets of a client that was dropped without `close()`, as the SDK's own does."""

@@ -10,7 +10,7 @@ import json
 import re
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes
 
 from ._codes import REDACTED, Sent
@@ -91,8 +91,12 @@ class Destination:
         return not (b".." in path or b"%" in path) or not _climbs(path)
 
 
-class Outgoing(NamedTuple):
-    """How a request is to be sent: with these headers, and with this body where it is not the request's own."""
+@dataclass(frozen=True, slots=True, repr=False)
+class Outgoing:
+    """How a request is to be sent: with these headers, and with this body where it is not the request's own.
+
+    It shows neither: tools that report errors write down the local variables of `send()`.
+    """
 
     headers: httpx.Headers
     body: bytes | None = None
@@ -189,8 +193,9 @@ def model_of(request: httpx.Request) -> str | None:
     return json.loads(body[slice(*span)]) if body and span else None
 
 
-def sent_with(request: httpx.Request, headers: httpx.Headers, destination: Destination) -> Sent:
+def sent_with(request: httpx.Request, outgoing: Outgoing, destination: Destination) -> Sent:
     """Sum up what was sent, for the explanation of an error: a request, and the headers that it had then."""
+    headers = outgoing.headers
     attempts = headers.get("cf-aig-max-attempts", "")
     authorization = "authorization" in headers
     given = [headers.get(name, "").removeprefix("Bearer ") for name in _CREDENTIALS]

@@ -428,6 +428,22 @@ class TestTls:
                 call(GatewayConfig(endpoint=server.url, api_key=KEY), several(10, stream=stream))
                 assert (len(server.received), server.connections) == (10, 1)
 
+    def test_a_proxy_of_the_environment_is_tunnelled_through_once(
+        self, call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        authority = trustme.CA()
+        bundle = tmp_path / "bundle.pem"
+        bundle.write_bytes(authority.cert_pem.bytes())
+        monkeypatch.setenv("SSL_CERT_FILE", str(bundle))
+        with self.tls_server(authority) as url, http_proxy() as (proxy, seen):
+            monkeypatch.setenv("HTTPS_PROXY", proxy)
+            call(GatewayConfig(endpoint=url, api_key=KEY), several(3))
+            assert seen == [f"CONNECT {url.removeprefix('https://')} HTTP/1.1"]
+            monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+            call(GatewayConfig(endpoint=url, api_key=KEY), several(1))
+            gc.collect()
+        assert len(seen) == 1
+
     SHARED = """
 import os, sys, threading
 from deepseek_gateway import GatewayConfig, create_client

@@ -291,6 +291,20 @@ class TestSecretsStayOut:
             call(config_at(gateway), lambda client: chat(client, extra_headers=given))
         assert b"given-" not in pickle.dumps(caught.value)
 
+    @pytest.mark.parametrize("route", ["provider", "compat"])
+    def test_nor_do_our_own_local_variables_which_error_reports_show(
+        self, call: Call, gateway: Loopback, config_at: ConfigAt, route: str
+    ) -> None:
+        gateway.answer = lambda _: Answer(b"{}", headers={"content-encoding": "gzip"})  # it is none
+        with pytest.raises(openai.APIConnectionError) as raised:
+            call(config_at(gateway, route=route), chat, max_retries=0)
+        cause = raised.value.__cause__
+        assert cause is not None
+        frames = traceback.StackSummary.extract(traceback.walk_tb(cause.__traceback__), capture_locals=True)
+        ours = [frame for frame in frames if "deepseek_gateway/_" in frame.filename.replace("\\", "/")]
+        assert ours
+        assert not [secret for secret in (KEY, TOKEN) if secret in str([frame.locals for frame in ours])]
+
     def test_nor_does_a_callers_hook_that_raises(self, gateway: Loopback, config_at: ConfigAt) -> None:
         gateway.answer = self.failing("error")
         hooks = {"response": [lambda response: response.raise_for_status()]}

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import openai
 import pytest
@@ -20,6 +21,9 @@ from benchmarks.report import markdown
 from deepseek_gateway import create_client, gateway_headers
 from deepseek_gateway._config import SETTINGS
 from deepseek_gateway.emulator import Emulator
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
@@ -133,9 +137,20 @@ def test_the_table_of_what_to_write_instead_is_tried_whole() -> None:
     assert len(INSTEAD) == 7
 
 
-def test_what_deepseek_does_not_have_is_a_not_found_error() -> None:
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda client: client.embeddings.create(model="deepseek-flash", input="Hi"),
+        lambda client: client.images.generate(model="deepseek-flash", prompt="Hi"),
+        lambda client: client.audio.speech.create(model="deepseek-flash", input="Hi", voice="alloy"),
+        lambda client: client.files.list(),
+        lambda client: client.fine_tuning.jobs.list(),
+    ],
+    ids=["embeddings", "images", "audio", "files", "fine-tuning"],
+)
+def test_what_deepseek_does_not_have_is_a_not_found_error(ask: Callable[[openai.OpenAI], object]) -> None:
     with Emulator() as emulator, create_client(emulator.config()) as client, pytest.raises(openai.NotFoundError):
-        client.embeddings.create(model="deepseek-flash", input="Hi")
+        ask(client)
 
 
 PROGRAM = """
