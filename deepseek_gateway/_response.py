@@ -21,6 +21,7 @@ Object: TypeAlias = dict[str, Any]
 
 _FAULTS = range(400, 600)
 _LONGEST_ERROR = 65_536
+_BEGINNING = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +102,13 @@ def explain(status: int, headers: Mapping[str, str], text: str, sent: Sent) -> F
 
 
 def may_hold_a_fault(body: bytes) -> bool:
-    """Whether a body that came with status 200 is worth a closer look; most are not, and looking costs a parse."""
+    """Whether a body that came with status 200 is worth a closer look; most are not, and looking costs a parse.
+
+    One with `choices` is not; to find those where they stand takes less than to search the whole of a long answer.
+    """
+    choices = body.find(b'"choices":', 0, _BEGINNING)
+    if choices > 0 and body.count(b"{", 0, choices) == 1:  # the outermost object's
+        return False
     return b'"error"' in body or b'"success"' in body
 
 

@@ -16,6 +16,7 @@ from test_client import chat
 
 from deepseek_gateway import gateway_headers
 from deepseek_gateway._codes import CODES, DEEPSEEK, EDGE
+from deepseek_gateway._response import may_hold_a_fault
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -931,3 +932,21 @@ def test_the_wait_between_tries_is_the_sdks_own(gateway: Loopback, config_at: Co
     run("sync", config_at(gateway), chat)
     assert 0.3 < time.monotonic() - begun < 5
     assert isinstance(gateway.last, Received)
+
+
+@pytest.mark.parametrize(
+    ("body", "worth"),
+    [
+        (b'{"error": {"message": "no"}}', True),
+        (b'{"success":false}', True),
+        (b'{"success": true, "result": {"choices": []}, "error": [{}]}', True),
+        (b'{"id": "", "detail": {}, "choices": [], "error": {}}', True),
+        (b'{"id": "x", "text": "%s", "choices": [], "error": {}}' % (b"x" * 600), True),
+        (b'{"id": "x", "choices": [{"logprobs": {"error": 1}}], "success": null}', False),
+        (b'{"object": "list", "data": []}', False),
+        (json.dumps(COMPLETION).encode(), False),
+        (b"", False),
+    ],
+)
+def test_an_answer_with_choices_at_its_top_is_not_searched_for_an_error(body: bytes, worth: bool) -> None:
+    assert may_hold_a_fault(body) is worth
