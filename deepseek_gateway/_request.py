@@ -32,9 +32,13 @@ _LENGTH = b"Content-Length"
 _PLACEHOLDER_VALUE = f"Bearer {PLACEHOLDER}"
 _CREDENTIALS = ("authorization", "cf-aig-authorization")
 _UNFIT = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]|\s$")
-# The SDK fills these from OPENAI_ORG_ID and OPENAI_PROJECT_ID; neither Cloudflare nor DeepSeek knows them.
+# The SDK fills these from OPENAI_ORG_ID and OPENAI_PROJECT_ID.
 _IDENTITY_NAMES = ("openai-organization", "openai-project")
-_OPENAI_IDENTITY = frozenset(name.encode() for name in _IDENTITY_NAMES)
+# It tells OpenAI these of the machine it runs on, with every request.
+_MACHINE_NAMES = tuple(
+    f"x-stainless-{what}" for what in ("arch", "async", "lang", "os", "package-version", "runtime", "runtime-version")
+)
+_OPENAI_ONLY = frozenset(name.encode() for name in _IDENTITY_NAMES + _MACHINE_NAMES)
 # What stands in for headers of the SDK's own that OPENAI_CUSTOM_HEADERS replaced.
 _SDK_OWN = {b"accept": b"application/json", b"content-type": b"application/json", b"user-agent": b"OpenAI/Python"}
 
@@ -59,6 +63,7 @@ class Destination:
 
     route: Route
     origin: tuple[str, str, int | None]
+    base_url: str
     path: bytes
     authorization: str | None
     added: tuple[tuple[str, str], ...]
@@ -71,6 +76,7 @@ class Destination:
         return cls(
             route=config.route,
             origin=_origin(base_url),
+            base_url=str(base_url),
             path=base_url.raw_path,
             authorization=f"Bearer {config.bearer}" if config.bearer else None,
             added=tuple(config.headers.items()),
@@ -82,16 +88,13 @@ class Destination:
 
     def covers(self, url: httpx.URL) -> bool:
         """Whether a URL lies under the base URL, by origin and by whole path segments."""
-        path = url.raw_path
-        if not path.startswith(self.path) or (url.scheme, url.host, url.port) != self.origin or url.userinfo:
+        text, end = str(url), len(self.base_url)
+        if not text.startswith(self.base_url) or text[end : end + 1] not in "/?#":  # which nothing at all is in
             return False
-        path = path.partition(b"?")[0]
-        if path[len(self.path) : len(self.path) + 1] not in {b"", b"/"}:
-            return False
-        return not (b".." in path or b"%" in path) or not _climbs(path)
+        return not (".." in text or "%" in text) or not _climbs(url.raw_path.partition(b"?")[0])
 
 
-@dataclass(frozen=True, slots=True, repr=False)
+@dataclass(slots=True, repr=False)
 class Outgoing:
     """How a request is to be sent: with these headers, and with this body where it is not the request's own.
 
@@ -141,8 +144,8 @@ def to_gateway(
 ) -> Outgoing:
     """Say how a request of the SDK to a URL under the base URL is to be sent; the request is left as it is.
 
-    It gets Cloudflare's headers and the model name of the route, and loses the placeholder and whatever the environment
-    alone put there (`ambient`).
+    It gets Cloudflare's headers and the model name of the route, and loses the placeholder, what only OpenAI has a use
+    for, and whatever the environment alone put there (`ambient`).
 
     Args:
         request: The request as the SDK built it.
@@ -311,7 +314,7 @@ def _settled(headers: Headers) -> Headers:
         if key == _AUTHORIZATION or key.startswith(_CLOUDFLARE):
             # Old SDKs send two when the caller writes it in another case; his is the later one.
             last[key] = header
-        elif key not in _OPENAI_IDENTITY:
+        elif key not in _OPENAI_ONLY:
             kept.append(header)
     return kept + list(last.values())
 

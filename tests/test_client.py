@@ -111,6 +111,15 @@ def test_each_route_and_credential_arrives_where_it_belongs_and_nothing_else_doe
     assert len(gateway.received) == 1
 
 
+def test_no_other_header_arrives_and_none_that_describes_the_machine(
+    call: Call, gateway: Loopback, config_at: ConfigAt
+) -> None:
+    call(config_at(gateway), chat)
+    theirs = "host", "connection", "content-type", "content-length", "accept", "accept-encoding", "user-agent"
+    told = "x-stainless-read-timeout", "x-stainless-retry-count"
+    assert {name for name, _ in gateway.last.headers} == {*theirs, *told, "authorization", "cf-aig-authorization"}
+
+
 def test_without_a_configuration_the_environment_and_the_nearest_env_file_are_read(
     call: Call, gateway: Loopback, monkeypatch: pytest.MonkeyPatch
 ) -> None:
