@@ -18,7 +18,7 @@ from conftest import KEY, TOKEN
 from loopback import COMPLETION, Answer, Loopback, Received
 
 from deepseek_gateway import ConfigError, GatewayConfig, create_async_client, create_client
-from deepseek_gateway._http import aiohttp_client_class
+from deepseek_gateway._http import GatewayHttpClient, aiohttp_client_class
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -118,6 +118,16 @@ def test_no_other_header_arrives_and_none_that_describes_the_machine(
     theirs = "host", "connection", "content-type", "content-length", "accept", "accept-encoding", "user-agent"
     told = "x-stainless-read-timeout", "x-stainless-retry-count"
     assert {name for name, _ in gateway.last.headers} == {*theirs, *told, "authorization", "cf-aig-authorization"}
+
+
+def test_a_stored_key_is_hidden_by_no_login_in_netrc(
+    call: Call, gateway: Loopback, config_at: ConfigAt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # httpx 0.23 looks there; some other HTTP libraries do.
+    Path("netrc").write_text("machine 127.0.0.1 login tracer password tracer\n", "utf-8")
+    monkeypatch.setenv("NETRC", str(Path("netrc").absolute()))
+    call(config_at(gateway, api_key=None), chat)
+    assert gateway.last.header("authorization") is None
 
 
 def test_without_a_configuration_the_environment_and_the_nearest_env_file_are_read(
@@ -404,6 +414,19 @@ class TestOptions:
     def test_http_options_reach_the_http_client(self, call: Call, gateway: Loopback, config_at: ConfigAt) -> None:
         call(config_at(gateway), chat, http_options={"headers": {"X-From-Http-Options": "1"}, "timeout": 3})
         assert gateway.last.header("x-from-http-options") == "1"
+
+    def test_a_login_in_them_counts(self, call: Call, gateway: Loopback, config_at: ConfigAt) -> None:
+        call(config_at(gateway, api_key=None), chat, http_options={"auth": ("me", "word")})
+        assert gateway.last.header("authorization") == "Basic bWU6d29yZA=="
+
+    def test_the_http_librarys_own_defaults_go_unless_they_were_chosen(self) -> None:
+        # The SDK replaces them with every request, which takes time.
+        config = GatewayConfig(account_id="acct", api_key="key")
+        with GatewayHttpClient(config, {}) as made:
+            assert not {"accept", "user-agent"} & {*made.headers}
+            assert {"accept-encoding", "connection"} <= {*made.headers}
+        with GatewayHttpClient(config, {}, headers={"User-Agent": "mine", "ACCEPT": "text/plain"}) as made:
+            assert (made.headers["user-agent"], made.headers["accept"]) == ("mine", "text/plain")
 
     def test_an_aiohttp_client_that_is_not_there_says_what_to_install(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delattr(openai, "DefaultAioHttpClient", raising=False)
