@@ -77,8 +77,8 @@ def _connections(**options: Any) -> Measure:
     return partial(by_turns, work="connections", at_once=True, **options)
 
 
-def _calls(count: int = 200, **options: Any) -> Measure:
-    return partial(by_turns, work="calls", turns=5, count=count, **options)
+def _calls(count: int = 40, **options: Any) -> Measure:
+    return partial(by_turns, work="calls", turns=25, count=count, **options)
 
 
 def _together(count: int = 320, turns: int = 3, **options: Any) -> Measure:
@@ -104,8 +104,8 @@ ROWS = (
     Row("call", "short call, provider route: CPU", "ms", Target("ratio", 1.02), _calls()),
     Row("call-compat", "short call, compat route: CPU", "ms", Target("ratio", 1.05), _calls(route="compat"), peers=False),
     Row("chunk", "streamed chunk: CPU", "us", Target("ratio", 1.02), partial(by_turns, work="chunks", turns=5, count=15)),
-    Row("prompt-compat", "1 MB prompt, compat route: CPU", "ms", Target("more", 2), _calls(10, size=10**6, route="compat"), peers=False),
-    Row("prompt", "1 MB prompt, provider route: CPU", "ms", Target("nothing"), _calls(10, size=10**6)),
+    Row("prompt-compat", "1 MB prompt, compat route: CPU", "ms", Target("more", 2), _calls(4, size=10**6, route="compat"), peers=False),
+    Row("prompt", "1 MB prompt, provider route: CPU", "ms", Target("nothing"), _calls(4, size=10**6)),
     Row("together", "async, 64 at a time", "calls/s", Target("ratio", 0.97, least=True), _together()),
     Row("together-aiohttp", "async, 64 at a time, ours over aiohttp", "calls/s", Target("ratio", 1.3, least=True), _together(ours={"kind": "aiohttp"}), peers=False),
     Row("history", "history of 100 messages, async, 64 at a time", "calls/s", Target("ratio", 8, least=True), _together(64, messages=100, ours={"long": True})),
@@ -144,5 +144,5 @@ GROWTH = (
     Growth("growth-clients", "clients: CPU ms for each", (1, 10, 100, 1000), lambda size: _clients("sync", size, size, turns=1), each=True),
     Growth("growth-concurrency", "calls at a time: CPU ms for each", (1, 4, 16, 64, 256), lambda size: _together(768, 1, width=size, of="ms"), each=True),
     Growth("growth-history", "messages, long_history(): CPU ms for a call", (1, 5, 25, 100, 500), lambda size: _together(8 + 400 // (size + 1), messages=size, width=4, of="ms", ours={"long": True})),
-    Growth("growth-prompt", "kB of prompt, compat route: CPU ms for a call", (1, 16, 256, 4096), lambda size: _calls(4 + 400 // (size + 1), size=1000 * size, route="compat")),
+    Growth("growth-prompt", "kB of prompt, compat route: CPU ms for a call", (1, 16, 256, 4096), lambda size: _calls(4 + 80 // (size + 1), size=1000 * size, route="compat")),
 )  # fmt: skip
