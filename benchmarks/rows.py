@@ -81,7 +81,7 @@ def _calls(count: int = 40, **options: Any) -> Measure:
     return partial(by_turns, work="calls", turns=25, count=count, **options)
 
 
-def _together(count: int = 320, turns: int = 3, **options: Any) -> Measure:
+def _together(count: int = 128, turns: int = 9, **options: Any) -> Measure:
     return partial(by_turns, work="together", turns=turns, count=count, **options)
 
 
@@ -103,12 +103,12 @@ ROWS = (
     Row("streams-connections", "ten streamed calls back to back: connections", "", ONE, _connections(streamed=True, kinds=["sync"]), 0),
     Row("call", "short call, provider route: CPU", "ms", Target("ratio", 1.02), _calls()),
     Row("call-compat", "short call, compat route: CPU", "ms", Target("ratio", 1.05), _calls(route="compat"), peers=False),
-    Row("chunk", "streamed chunk: CPU", "us", Target("ratio", 1.02), partial(by_turns, work="chunks", turns=5, count=15)),
+    Row("chunk", "streamed chunk: CPU", "us", Target("ratio", 1.02), partial(by_turns, work="chunks", turns=25, count=3)),
     Row("prompt-compat", "1 MB prompt, compat route: CPU", "ms", Target("more", 2), _calls(4, size=10**6, route="compat"), peers=False),
     Row("prompt", "1 MB prompt, provider route: CPU", "ms", Target("nothing"), _calls(4, size=10**6)),
     Row("together", "async, 64 at a time", "calls/s", Target("ratio", 0.97, least=True), _together()),
     Row("together-aiohttp", "async, 64 at a time, ours over aiohttp", "calls/s", Target("ratio", 1.3, least=True), _together(ours={"kind": "aiohttp"}), peers=False),
-    Row("history", "history of 100 messages, async, 64 at a time", "calls/s", Target("ratio", 8, least=True), _together(64, messages=100, ours={"long": True})),
+    Row("history", "history of 100 messages, async, 64 at a time", "calls/s", Target("ratio", 8, least=True), _together(64, 3, messages=100, ours={"long": True})),
     Row("import", "import, alone: wall", "ms", Target("value", 60), partial(by_turns, work="importing")),
     Row("import-added", "import, after openai: wall", "ms", Target("value", 10), partial(by_turns, work="importing", after="openai"), peers=False),
 )  # fmt: skip
