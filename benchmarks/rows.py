@@ -101,8 +101,8 @@ ROWS = (
     Row("handshakes", "ten calls 6 s apart, TLS: handshakes", "", ONE, _connections(**PAUSED), **ONCE),
     Row("handshakes-streamed", "ten streamed calls 6 s apart, TLS: handshakes", "", ONE, _connections(**PAUSED, streamed=True), **ONCE),
     Row("streams-connections", "ten streamed calls back to back: connections", "", ONE, _connections(streamed=True, kinds=["sync"]), 0),
-    Row("call", "short call, provider route: CPU", "ms", Target("ratio", 1.02), _calls()),
-    Row("call-compat", "short call, compat route: CPU", "ms", Target("ratio", 1.05), _calls(route="compat"), peers=False),
+    Row("call", "short call, provider route: CPU", "ms", Target("ratio", 1.02), _calls(), 3),
+    Row("call-compat", "short call, compat route: CPU", "ms", Target("ratio", 1.05), _calls(route="compat"), 3, peers=False),
     Row("chunk", "streamed chunk: CPU", "us", Target("ratio", 1.02), partial(by_turns, work="chunks", turns=25, count=3)),
     Row("prompt-compat", "1 MB prompt, compat route: CPU", "ms", Target("more", 2), _calls(4, size=10**6, route="compat"), peers=False),
     Row("prompt", "1 MB prompt, provider route: CPU", "ms", Target("nothing"), _calls(4, size=10**6)),
@@ -142,7 +142,7 @@ class Growth:
 
 GROWTH = (
     Growth("growth-clients", "clients: CPU ms for each", (1, 10, 100, 1000), lambda size: _clients("sync", size, size, turns=1), each=True),
-    Growth("growth-concurrency", "calls at a time: CPU ms for each", (1, 4, 16, 64, 256), lambda size: _together(768, 1, width=size, of="ms"), each=True),
+    Growth("growth-concurrency", "calls at a time: CPU ms for each", (1, 4, 16, 64, 256), lambda size: _together(256, 5, width=size, of="ms"), each=True),
     Growth("growth-history", "messages, long_history(): CPU ms for a call", (1, 5, 25, 100, 500), lambda size: _together(8 + 400 // (size + 1), messages=size, width=4, of="ms", ours={"long": True})),
     Growth("growth-prompt", "kB of prompt, compat route: CPU ms for a call", (1, 16, 256, 4096), lambda size: _calls(4 + 80 // (size + 1), size=1000 * size, route="compat")),
 )  # fmt: skip
