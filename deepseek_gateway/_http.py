@@ -83,7 +83,7 @@ class _Seam:
         super().__init__(**options)
         client: Any = self
         given = httpx.Headers(http_options.get("headers"))
-        # The SDK has its own of the first two, and to replace the HTTP library's takes 7 us a call; HTTP/1.1 keeps alive.
+        # The SDK sends its own of the first two, and to replace these takes 7 us a call; HTTP/1.1 keeps alive unasked.
         for name in ("accept", "user-agent", "connection"):
             if name not in given:
                 del client.headers[name]
