@@ -158,7 +158,7 @@ def measured(options: argparse.Namespace) -> Results:
         for growth in growths:
             progress.part(f"growth: {growth.what}")
             by_size = {
-                size: growth.measure(size)(bench, teams[0], max(1, rounds // 3), progress.detail)
+                size: growth.measure(size)(bench, teams[0], max(1, round(rounds * growth.rounds)), progress.detail)
                 for size in growth.sizes
             }
             results["growth"][growth.name] = growth_result(growth, by_size)
