@@ -1,5 +1,6 @@
 """The checks and the matrix: `nox` runs them all, `nox -s lint` one of them."""
 
+import re
 import shutil
 import subprocess
 import tarfile
@@ -89,3 +90,14 @@ def tests(session: nox.Session, openai: str) -> None:
     extras = "test,browser" if openai == OPENAI["newest"] else "test"
     session.install("-q", "-e", f".[{extras}]", "pytest-xdist", f"openai{openai}")
     session.run("pytest", "-q", "-n2", *session.posargs)
+
+
+@nox.session
+@nox.parametrize(
+    "library", re.findall(r"(?m)^\| ([\w\[\]-]+ [\d.]+) \| `.+` \|$", Path("README.md").read_text("utf-8"))
+)
+def integrations(session: nox.Session, library: str) -> None:
+    """README's table of other libraries; each has an environment, as they disagree about openai."""
+    name, version = library.split()
+    session.install("-q", "-e", ".[test]", f"{name}=={version}")
+    session.run("pytest", "-q", f"tests/integrations.py::test_a_library_asks_through_the_gateway[{name}]")

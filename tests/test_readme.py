@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import integrations
 import openai
 import pytest
 from dotenv import dotenv_values
@@ -117,6 +118,10 @@ def test_every_promise_names_a_test_that_exists() -> None:
 def test_links_lead_to_files() -> None:
     for target in re.findall(r"\]\((?!https?:)([^)#]+)", README):
         assert (ROOT / target).exists(), target
+
+
+def test_each_library_of_the_table_of_integrations_is_tried() -> None:
+    assert list(integrations.WRITTEN) == list(integrations.LIBRARIES)
 
 
 INSTEAD = re.findall(r"(?m)^\| .+ \| `(create_.+)` \|$", README)
