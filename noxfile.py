@@ -100,4 +100,6 @@ def integrations(session: nox.Session, library: str) -> None:
     """README's table of other libraries; each has an environment, as they disagree about openai."""
     name, version = library.split()
     session.install("-q", "-e", ".[test]", f"{name}=={version}")
-    session.run("pytest", "-q", f"tests/integrations.py::test_a_library_asks_through_the_gateway[{name}]")
+    # What they warn of, and leave open in event loops of their own, is not ours to mend.
+    tried = f"tests/integrations.py::test_a_library_asks_through_the_gateway[{name}]"
+    session.run("pytest", "-q", "-W", "ignore", tried)

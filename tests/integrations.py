@@ -19,8 +19,6 @@ from deepseek_gateway.emulator import Emulator
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # theirs are not ours to mend
-
 README = (Path(__file__).parent.parent / "README.md").read_text("utf-8")
 WRITTEN = {
     name: (version, expression)
