@@ -176,7 +176,7 @@ def by_turns(
                 if isinstance(figures[contestant.name], list) and number < contestant.rounds:
                     told = options | dict((contestant.library == "ours" and ours) or {})
                     if bench.quick and "count" in told:
-                        told["count"] = max(told["count"] // 4, 1)
+                        told["count"] = max(told["count"] // 4, told.get("width", 1))  # or fewer would be under way
                     workers[contestant.name] = bench.worker(contestant, work, told, port)
                     stack.callback(workers[contestant.name].stop)
             taken = _round(workers, 1 if bench.quick else turns, number, at_once=at_once)

@@ -81,8 +81,8 @@ def _calls(count: int = 40, turns: int = 25, **options: Any) -> Measure:
     return partial(by_turns, work="calls", turns=turns, count=count, **options)
 
 
-def _together(count: int = 128, turns: int = 9, **options: Any) -> Measure:
-    return partial(by_turns, work="together", turns=turns, count=count, **options)
+def _together(count: int = 128, turns: int = 9, width: int = 64, **options: Any) -> Measure:
+    return partial(by_turns, work="together", turns=turns, count=count, width=width, **options)
 
 
 PAUSED: Any = {"pause": 6, "port": "distant"}  # one second more than the bare client keeps an idle connection
