@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING
 
 from ._calls import GatewayCall, record_calls
 from ._client import create_async_client, create_client
-from ._config import GatewayConfig, Route
+from ._config import GatewayConfig
 from ._headers import gateway_headers
 from ._history import long_history
+from ._settings import Route
 
 if TYPE_CHECKING:
     from ._errors import ConfigError

@@ -6,7 +6,7 @@ import sys
 def main() -> None:
     """Run the command line, or say which extra is missing and exit with status 2."""
     try:
-        from ._cli import app  # noqa: PLC0415  # it needs the extra
+        from .cli.app import app  # noqa: PLC0415  # it needs the extra
 
         app(prog_name="deepseek-gateway")
     except ModuleNotFoundError as error:

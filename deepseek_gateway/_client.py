@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 
-from ._config import VARIABLE, GatewayConfig, Route
+from ._config import GatewayConfig
+from ._settings import VARIABLE, Route
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

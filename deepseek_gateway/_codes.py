@@ -9,12 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
-from ._config import VARIABLE
+from ._settings import VARIABLE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ._config import Route
+    from ._settings import Route
 
 REDACTED = "[redacted]"
 _SHORTEST_SECRET = 8  # what is shorter is a word of the text, and no key
@@ -25,7 +25,7 @@ _ACCOUNT, _GATEWAY, _KEY, _TOKEN, _ENDPOINT = (
 
 
 @dataclass(frozen=True, slots=True)
-class Sent:
+class RequestFacts:
     """What is known of a request when its answer is an error."""
 
     method: str
@@ -54,33 +54,33 @@ class Code(NamedTuple):
     """One row: what happened, what to do, and whether the SDK may ask again (None: as it decides by the status)."""
 
     meaning: str
-    remedy: str | Callable[[Sent], str]
+    remedy: str | Callable[[RequestFacts], str]
     retry: bool | None = False
 
-    def advice(self, sent: Sent) -> str:
+    def advice(self, sent: RequestFacts) -> str:
         """Say what to do, by what was sent."""
         return self.remedy if isinstance(self.remedy, str) else self.remedy(sent)
 
 
-def _token_refused(sent: Sent) -> str:
+def _token_refused(sent: RequestFacts) -> str:
     if sent.gateway_token:
         return f"the token in {_TOKEN} was sent; check that it is of this account and has AI Gateway Run"
     return f"set {_TOKEN} to a token with AI Gateway Run"
 
 
-def _rest_token_refused(sent: Sent) -> str:
+def _rest_token_refused(sent: RequestFacts) -> str:
     if sent.gateway_token:
         return f"the token in {_TOKEN} was sent; on the rest route it needs Workers AI Read on this account"
     return f"set {_TOKEN} to a token with Workers AI Read"
 
 
-def _provider_unknown(sent: Sent) -> str:
+def _provider_unknown(sent: RequestFacts) -> str:
     if sent.route == "provider":
         return f"check that {_ENDPOINT} ends before /deepseek"
     return f"check the prefix of the model {sent.model!r}, such as deepseek/"
 
 
-def _not_reached(sent: Sent) -> str:
+def _not_reached(sent: RequestFacts) -> str:
     if sent.model and sent.model.startswith("dynamic/"):
         return f"if it stays so, check that the dynamic route {sent.model!r} exists and is deployed"
     return f"if it stays so, check that the model {sent.model!r} exists"
@@ -142,7 +142,7 @@ EDGE: dict[str, tuple[str, str, bool | None]] = {
 """Answers of Cloudflare's edge, which stands before the gateway: plain text, HTML or problem JSON."""
 
 
-def _key_refused(sent: Sent) -> str:
+def _key_refused(sent: RequestFacts) -> str:
     if sent.key_is_stored and sent.authorization:
         return (
             "an Authorization header was sent, which keeps Cloudflare from adding the stored key; leave it out, "
@@ -153,7 +153,7 @@ def _key_refused(sent: Sent) -> str:
     return f"no key reached DeepSeek; store one for this gateway at Cloudflare, or set {_KEY}"
 
 
-DEEPSEEK: tuple[tuple[int, str, str | Callable[[Sent], str]], ...] = (
+DEEPSEEK: tuple[tuple[int, str, str | Callable[[RequestFacts], str]], ...] = (
     (
         400,
         "supported api model names",
@@ -173,7 +173,7 @@ DEEPSEEK: tuple[tuple[int, str, str | Callable[[Sent], str]], ...] = (
 """What to do about DeepSeek's own errors, by status and a part of the text in lower case; the first that fits."""
 
 
-def deepseek_remedy(status: int, text: str, sent: Sent) -> str | None:
+def deepseek_remedy(status: int, text: str, sent: RequestFacts) -> str | None:
     """Say what to do about an error that DeepSeek made, if there is anything to say."""
     if not sent.to_deepseek:
         return None

@@ -21,6 +21,7 @@ from anyio import move_on_after
 from ._calls import logger, watch
 from ._codes import deepseek_remedy
 from ._connections import connecting, keep_alive
+from ._events import as_events
 from ._request import (
     Destination,
     Outgoing,
@@ -35,8 +36,6 @@ from ._request import (
 )
 from ._response import (
     Fault,
-    StreamCheck,
-    as_events,
     explain,
     final,
     hidden_fault,
@@ -45,6 +44,7 @@ from ._response import (
     redirect_refused,
     request_id,
 )
+from ._stream import StreamCheck
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     import httpx2 as httpx
 
     from ._calls import Watch
-    from ._codes import Sent
+    from ._codes import RequestFacts
     from ._config import GatewayConfig
 
     _AsyncClient = httpx.AsyncClient
@@ -165,7 +165,7 @@ class _Seam:
             return _answer(fault, response)
         return answer
 
-    def _failure(self, sent: Sent, response: httpx.Response) -> tuple[Fault | None, httpx.Response]:
+    def _failure(self, sent: RequestFacts, response: httpx.Response) -> tuple[Fault | None, httpx.Response]:
         """Explain an error; DeepSeek's own pass as they are, and what to do about them goes to the log."""
         status = response.status_code
         if response.has_redirect_location:
@@ -179,7 +179,7 @@ class _Seam:
         return None, response
 
     def _success(
-        self, sent: httpx.Request, context: Callable[[], Sent], response: httpx.Response, *, streamed: bool
+        self, sent: httpx.Request, context: Callable[[], RequestFacts], response: httpx.Response, *, streamed: bool
     ) -> tuple[Fault | None, httpx.Response]:
         """Look for an error in an answer that says it is none, and make a stream of one that should have been one."""
         body = response.content
@@ -196,7 +196,7 @@ class _Seam:
         return None, _replaced(response, 200, content=events, headers=[(b"content-type", _EVENT_STREAM.encode())])
 
     def _stream(
-        self, sent: httpx.Request, context: Callable[[], Sent], response: httpx.Response, exchange: Watch | None
+        self, sent: httpx.Request, context: Callable[[], RequestFacts], response: httpx.Response, exchange: Watch | None
     ) -> httpx.Response:
         """Have a body looked at as it passes: a stream of events for its end, any for when it ends."""
         check = None

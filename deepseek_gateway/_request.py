@@ -13,15 +13,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes
 
-from ._codes import REDACTED, Sent
-from ._config import VARIABLE
+from ._codes import REDACTED, RequestFacts
+from ._settings import VARIABLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     import httpx2 as httpx
 
-    from ._config import GatewayConfig, Route
+    from ._config import GatewayConfig
+    from ._settings import Route
 
 PLACEHOLDER = "key-stored-at-cloudflare"
 """What the SDK, which insists on an `api_key`, is given when there is none; no HTTP request ever carries it."""
@@ -196,13 +197,13 @@ def model_of(request: httpx.Request) -> str | None:
     return json.loads(body[slice(*span)]) if body and span else None
 
 
-def sent_with(request: httpx.Request, outgoing: Outgoing, destination: Destination) -> Sent:
+def sent_with(request: httpx.Request, outgoing: Outgoing, destination: Destination) -> RequestFacts:
     """Sum up what was sent, for the explanation of an error: a request, and the headers that it had then."""
     headers = outgoing.headers
     attempts = headers.get("cf-aig-max-attempts", "")
     authorization = "authorization" in headers
     given = [headers.get(name, "").removeprefix("Bearer ") for name in _CREDENTIALS]
-    return Sent(
+    return RequestFacts(
         method=request.method,
         route=destination.route,
         authorization=authorization,
@@ -211,6 +212,32 @@ def sent_with(request: httpx.Request, outgoing: Outgoing, destination: Destinati
         model=model_of(request),
         max_attempts=int(attempts) if attempts.isdecimal() else 1,
         secrets=tuple(filter(None, [*given, *(secret.decode() for secret in destination.secrets)])),
+    )
+
+
+def request_facts(request: httpx.Request, config: GatewayConfig) -> RequestFacts:
+    """Say what is known of a request that was sent, by the request itself: the one way to make `RequestFacts`.
+
+    Args:
+        request: The request as it was sent, with its credentials: an event hook of the HTTP client sees it.
+        config: The settings of the client that sent it.
+
+    Returns:
+        What remedies depend on.
+    """
+    headers = request.headers
+    authorization = "authorization" in headers
+    attempts = headers.get("cf-aig-max-attempts", "")
+    given = [headers.get(name, "").removeprefix("Bearer ") for name in _CREDENTIALS]
+    return RequestFacts(
+        method=request.method,
+        route=config.route,
+        authorization=authorization,
+        gateway_token=authorization if config.route == "rest" else "cf-aig-authorization" in headers,
+        key_is_stored=config.route == "rest" or config.api_key is None,
+        model=model_of(request),
+        max_attempts=int(attempts) if attempts.isdecimal() else 1,
+        secrets=tuple(filter(None, [*given, config.api_key, config.gateway_token])),
     )
 
 

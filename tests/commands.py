@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from typer.testing import CliRunner
 
-from deepseek_gateway._cli import app
+from deepseek_gateway.cli.app import app
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import openai
 import pytest
+from calling import FLAVOURS, KEY, TOKEN, run
 from loopback import Loopback, serve
 
-from deepseek_gateway import GatewayConfig, create_async_client, create_client
+from deepseek_gateway import GatewayConfig
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -19,12 +19,6 @@ if TYPE_CHECKING:
 
 OURS = ("CLOUDFLARE_", "CF_AIG_", "DEEPSEEK_", "OPENAI_")
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR")
-
-LAUNCH_ENVIRONMENT = dict(os.environ)
-"""What pytest was started with, for recording from the live service."""
-
-KEY = "deepseek-test-key"
-TOKEN = "cloudflare-test-token"
 
 
 def pytest_report_header() -> str:
@@ -62,27 +56,6 @@ def config_at() -> Callable[..., GatewayConfig]:
         return GatewayConfig(**(defaults | settings))
 
     return make
-
-
-def run(flavour: str, config: GatewayConfig, use: Callable[[Any], Any], **options: Any) -> Any:
-    """Make a client, use it once and close it; what `use` returns is awaited and a stream read to its end."""
-    if flavour == "sync":
-        with create_client(config, **options) as client:
-            result = use(client)
-            return list(result) if hasattr(result, "__next__") else result
-
-    async def main() -> Any:
-        async with create_async_client(config, transport=flavour, **options) as client:  # type: ignore[arg-type]
-            result = use(client)
-            if hasattr(result, "__await__"):
-                result = await result
-            return [item async for item in result] if hasattr(result, "__anext__") else result
-
-    return asyncio.run(main())
-
-
-FLAVOURS = ["sync", "httpx", *(["aiohttp"] if hasattr(openai, "DefaultAioHttpClient") else [])]
-"""How a client can be made; old versions of openai have no aiohttp client, which the header of the run tells."""
 
 
 @pytest.fixture(params=FLAVOURS)

@@ -19,7 +19,7 @@ from deepseek_gateway.emulator import Emulator
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-README = (Path(__file__).parent.parent / "README.md").read_text("utf-8")
+README = (Path(__file__).parents[1] / "README.md").read_text("utf-8")
 WRITTEN = {
     name: (version, expression)
     for name, version, expression in re.findall(r"(?m)^\| ([\w\[\]-]+) ([\d.]+) \| `(.+)` \|$", README)

@@ -1,0 +1,1 @@
+"""The command line; its entry point is `deepseek_gateway.__main__`."""

@@ -1,0 +1,380 @@
+"""`deepseek-gateway ask`: what it shows where, what it sends, and how it ends when something says no."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from io import StringIO
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from calling import KEY, TOKEN
+from commands import COMMAND, call, pieces, run, set_up, started
+from loopback import Answer, Loopback
+from rich.console import Console
+
+from deepseek_gateway import GatewayCall
+from deepseek_gateway.cli import ask as asking
+from deepseek_gateway.emulator import Emulator
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from deepseek_gateway import GatewayConfig
+
+ANSWER = "This is a canned answer from the local AI Gateway emulator. You asked: {}\n"
+THINKING = "No model runs here"
+EVENTS = {"content-type": "text/event-stream"}
+
+
+@pytest.fixture
+def emulator(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
+    with Emulator() as running:
+        set_up(monkeypatch, running.config())
+        yield running
+
+
+@pytest.fixture
+def server(gateway: Loopback, config_at: Callable[..., GatewayConfig], monkeypatch: pytest.MonkeyPatch) -> Loopback:
+    set_up(monkeypatch, config_at(gateway))
+    return gateway
+
+
+class TestAnswer:
+    @pytest.mark.parametrize(
+        ("arguments", "given"), [(["Why?"], "not read"), (["-"], "Why?"), ([], "Why?")], ids=["argument", "-", "stdin"]
+    )
+    @pytest.mark.usefixtures("emulator")
+    def test_the_answer_alone_is_on_stdout(self, arguments: list[str], given: str) -> None:
+        status, out, err = call("ask", *arguments, given=given)
+        assert (status, out) == (0, ANSWER.format("Why?"))
+        thinking, blank, closing = _three(err)
+        assert thinking.startswith(THINKING)
+        assert blank == ""
+        log_id = r"[0-9a-f-]{36}"
+        assert re.fullmatch(
+            rf"deepseek-flash: \d+ tokens in \(0 from DeepSeek's own cache\), \d+ out \(\d+ of them thinking\); "
+            rf"gateway cache not told; log {log_id}; \d+\.\d s",
+            closing,
+        )
+
+    def test_what_is_sent(self, emulator: Emulator) -> None:
+        options = ["--model", "deepseek-v4-pro", "--system", "Be brief.", "--no-thinking", "--skip-cache"]
+        status, _, err = call(
+            "ask", "Why?", *options, "--metadata", "team=docs", "--metadata", "a=b=c", "--event-id", "e1"
+        )
+        assert status == 0
+        assert THINKING not in err
+        request = emulator.requests[-1]
+        assert request.json["model"] == "deepseek-v4-pro"
+        assert [message["content"] for message in request.json["messages"]] == ["Be brief.", "Why?"]
+        assert request.json["thinking"] == {"type": "disabled"}
+        assert request.json["stream"] is True
+        assert request.headers["cf-aig-skip-cache"] == "true"
+        assert json.loads(request.headers["cf-aig-metadata"]) == {"team": "docs", "a": "b=c"}
+        assert request.headers["cf-aig-event-id"] == "e1"
+
+    def test_a_cached_answer_is_asked_for_in_one_piece_and_hit(self, emulator: Emulator) -> None:
+        command = ("ask", "Why?", "--cache-key", "why", "--cache-ttl", "60")
+        (_, first, miss), (_, second, hit) = call(*command), call(*command)
+        assert first == second == ANSWER.format("Why?")
+        assert "gateway cache MISS" in miss
+        assert "gateway cache HIT" in hit
+        assert [bool(request.json.get("stream")) for request in emulator.requests] == [False, False]
+        assert emulator.requests[0].headers["cf-aig-cache-ttl"] == "60"
+
+    @pytest.mark.usefixtures("emulator")
+    def test_json(self) -> None:
+        status, out, err = call("ask", "Why?", "--json")
+        assert (status, err) == (0, "")
+        told = json.loads(out)
+        assert told["answer"] == ANSWER.format("Why?").rstrip()
+        assert told["thinking"].startswith(THINKING)
+        assert told["usage"]["prompt_cache_hit_tokens"] == 0
+        assert (told["model"], told["status"], told["retry"]) == ("deepseek-flash", 200, 0)
+        assert told["log_id"]
+        assert told["elapsed"] > 0
+
+    @pytest.mark.parametrize("route", ["compat", "provider"])
+    def test_options_beat_the_environment(
+        self, emulator: Emulator, route: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        endpoint = os.environ["DEEPSEEK_GATEWAY_ENDPOINT"]
+        for name in ("CF_AIG_TOKEN", "DEEPSEEK_API_KEY"):
+            monkeypatch.delenv(name)
+        monkeypatch.setenv("DEEPSEEK_GATEWAY_ENDPOINT", "https://unreachable.example")
+        (tmp_path / "mine.env").write_text(f"CF_AIG_TOKEN={emulator.gateway_token}\n")
+        options = ("--route", route, "--endpoint", endpoint, "--env-file", "mine.env")
+        assert call("ask", "Why?", *options)[:2] == (0, ANSWER.format("Why?"))
+        assert route.replace("provider", "/deepseek/") in emulator.requests[-1].path
+        assert "authorization" not in emulator.requests[-1].headers
+
+    def test_the_emulator_answers_without_settings_and_says_so(self) -> None:
+        status, out, err = call("ask", "Why?", "--emulator")
+        assert (status, out) == (0, ANSWER.format("Why?"))
+        assert err.startswith("A local emulator answers in place of Cloudflare and DeepSeek")
+
+    def test_a_pipe_gets_the_text_untouched(self, server: Loopback) -> None:
+        text = "# Not *rendered*\n\x1b[31mnor \x07changed\n"
+        server.answer = lambda _: Answer(pieces(text[:9], text[9:]))
+        assert call("ask", "Why?")[1] == text
+
+    def test_the_closing_line_says_what_is_not_told_and_why_it_ended_early(self) -> None:
+        answer = asking.Answer(model="deepseek-flash", finish_reason="length")
+        call = GatewayCall(status=200, cache_status="HIT", elapsed=1.26)
+        assert asking.closing_line(answer, call) == (
+            "deepseek-flash: gateway cache HIT; log not told; 1.3 s; ended early: length"
+        )
+
+
+def _three(err: str) -> list[str]:
+    """The line of thinking, the one after it, and the closing line."""
+    lines = err.rstrip("\n").split("\n")
+    return [lines[0], lines[1], lines[-1]]
+
+
+class TestSaysNo:
+    @pytest.mark.parametrize(
+        ("failure", "said"),
+        [
+            ({"code": 2009}, "401 from AI Gateway, not from DeepSeek: this gateway asks for authentication"),
+            ({"status": 401}, "401 from DeepSeek: Authentication Fails"),
+            ({"status": 402}, "top it up at platform.deepseek.com"),
+            ({"status": 403}, "403 from Cloudflare's edge"),
+            ({"code": 2005, "event": 1}, "An error occurred during streaming: [{'code': 2005"),
+            ({"cut_after": 900, "clean": True}, "The stream ended before [DONE]"),
+            ({"reset": True, "times": 3}, "could not be reached"),
+            ({"body": b"data: {no\n\n", "headers": {"content-type": "text/event-stream"}}, "is no JSON"),
+            (
+                {"body": b"data: []\n\ndata: [DONE]\n\n", "headers": {"content-type": "text/event-stream"}},
+                "is no answer",
+            ),
+        ],
+        ids=lambda value: value if isinstance(value, str) else "",
+    )
+    @pytest.mark.parametrize("debug", [False, True])
+    def test_the_service(
+        self, emulator: Emulator, failure: dict[str, Any], said: str, debug: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("time.sleep", lambda _: None)  # the SDK's wait between its tries
+        emulator.fail_next(**failure)
+        status, _, err = call("ask", "Why?", *(["--debug"] if debug else []))
+        assert status == 1
+        assert said in err.rstrip("\n").split("\n")[-1]
+        assert ("Traceback" in err) == (debug and "is no answer" not in said)
+        assert emulator.api_key not in err
+        assert emulator.gateway_token not in err
+
+    def test_what_came_before_a_cut_stays(self, server: Loopback) -> None:
+        server.answer = lambda _: Answer(pieces("So ", "far", end=False), ending="broken")
+        status, out, err = call("ask", "Why?")
+        assert (status, out) == (1, "So far\n")
+        assert "before [DONE]" in err
+
+    def test_without_settings_all_is_named_and_the_emulator_offered(self) -> None:
+        status, out, err = call("ask", "Why?")
+        assert (status, out) == (1, "")
+        for said in (
+            "CLOUDFLARE_ACCOUNT_ID",
+            "DEEPSEEK_API_KEY",
+            "CF_AIG_TOKEN",
+            "Cloudflare dashboard, Account home",
+            "platform.deepseek.com, API keys",
+            "ask --emulator",
+        ):
+            assert said in err
+        assert "GatewayConfig" not in err  # a person at a command line has none
+
+    def test_a_secret_that_an_error_repeats_is_not_told(self, server: Loopback) -> None:
+        message = f"no \x1b]0;such\x07 key {KEY} or {TOKEN}"
+        server.answer = lambda _: Answer({"error": {"message": message, "type": "t", "code": "c"}}, 404)
+        status, _, err = call("ask", "Why?", "--debug")
+        assert status == 1
+        assert not re.search(f"{KEY}|{TOKEN}|\x1b|\x07", err)
+
+    @pytest.mark.parametrize(
+        ("arguments", "said"),
+        [
+            (["Why?", "--cache-ttl", "5"], "cache_ttl must be whole seconds from 60"),
+            (["Why?", "--metadata", "team"], "KEY=VALUE"),
+            (["Why?", "--event-id", "ä"], "printable ASCII"),
+            (["Why?", "--route", "scenic"], "scenic"),
+            (["Why?", "--env-file", "none.env"], "none.env"),
+            (["Why?", "--emulator", "--endpoint", "https://example.com"], "--emulator needs no settings"),
+            (["  ", "--emulator"], "the prompt is empty"),
+            (["-", "--emulator"], "the prompt is empty"),
+        ],
+    )
+    def test_wrong_usage(self, arguments: list[str], said: str) -> None:
+        status, out, err = call("ask", *arguments)
+        assert (status, out) == (2, "")
+        assert said in err.replace("\n", " ")
+
+
+class TestProcess:
+    @pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["ask", "--help"], ["ask", "Why?"], ["env"]])
+    def test_openai_is_not_imported_before_it_is_needed(self, arguments: list[str]) -> None:
+        code = (
+            "import sys\nfrom deepseek_gateway.__main__ import main\n"
+            "try:\n    main()\nfinally:\n    assert not {'openai', 'rich.markdown', 'rich.live'} & set(sys.modules)\n"
+        )
+        done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
+        assert done.returncode == (1 if arguments in (["ask", "Why?"], ["env"]) else 0)
+        assert "AssertionError" not in done.stderr
+
+    def test_an_interrupt_ends_it_cleanly_and_keeps_what_came(self, server: Loopback) -> None:
+        server.answer = lambda _: Answer(pieces("So far", end=False), ending="stall")
+        with started("ask", "Why?") as process:
+            assert process.stdout
+            assert process.stderr
+            assert process.stdout.read(6) == b"So far"  # it is there before the stream has ended
+            process.send_signal(signal.SIGINT)
+            assert (process.stdout.read(), process.stderr.read()) == (b"\n", b"")
+        assert process.returncode == 130
+
+    def test_a_reader_that_goes_away_ends_it_quietly(self, server: Loopback) -> None:
+        line = "many words " * 1000 + "\n"
+        server.answer = lambda _: Answer(pieces(*[line] * 50))
+        command = '"$@" | head -1; echo "${PIPESTATUS[0]}"'
+        done = subprocess.run(
+            ["bash", "-c", command, "bash", *COMMAND, "ask", "Why?"],
+            capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+        assert (done.stdout, done.stderr) == (f"{line}141\n", "")
+
+    @pytest.mark.skipif(sys.platform == "win32", reason="arguments are text there")
+    def test_an_argument_that_is_no_text_is_asked_all_the_same(self, server: Loopback) -> None:
+        server.answer = lambda _: Answer(pieces("Yes."))
+        done = subprocess.run([*COMMAND, "ask", b"caf\xe9?"], capture_output=True, check=False)
+        assert (done.returncode, done.stdout) == (0, b"Yes.\n")
+        assert server.last.json["messages"][0]["content"] == "caf??"
+
+    def test_what_an_encoding_cannot_say_does_not_stop_it(self, server: Loopback) -> None:
+        server.answer = lambda _: Answer(pieces("caf\u00e9 \ud83d."))
+        status, out, _ = run("ask", "Why?", env=os.environ | {"PYTHONIOENCODING": "ascii"})
+        assert (status, out) == (0, "caf? ?.\n")
+
+
+LONG = "\n\n".join(
+    [
+        "# Title",
+        "Some **bold** words, and enough of them that a terminal has to wrap them at its right margin, twice even.",
+        "\n".join(f"{number}. item {number} with `code`" for number in range(1, 31)),
+        "| name | square |\n|---|---|\n" + "\n".join(f"| row {number} | {number * number} |" for number in range(20)),
+        "```python\n" + "\n\n".join(f"def function_{number}():\n    pass" for number in range(12)) + "\n```",
+        "- a\n\n  continued\n\n- b",
+        "Setext\n======",
+        "> quoted\nlazily",
+        "Evil \x1b]0;title\x07\x1b[31mred &#27;[32mgreen&#x9b;1m \x9b31m, and a [link](https://example.com/there).",
+        "The end.",
+    ]
+)
+
+
+class Screen:
+    """As much of a terminal as Rich uses to redraw: what has scrolled off its top cannot be changed any more."""
+
+    def __init__(self, height: int) -> None:
+        self.lines = [""]
+        self.row = 0
+        self.height = height
+
+    def write(self, text: str) -> None:
+        for control, up, char in re.findall(r"\x1b\[(\?25[lh]|2K|(\d*)A|[\d;]*m)|([\s\S])", text):
+            if control == "2K":
+                self.lines[self.row] = ""
+            elif control.endswith("A"):
+                self.row = max(self.row - int(up or 1), len(self.lines) - self.height, 0)
+            elif char == "\n":
+                self.row += 1
+                if self.row == len(self.lines):
+                    self.lines.append("")
+            elif char and char != "\r":
+                assert char.isprintable(), repr(char)
+                self.lines[self.row] += char
+
+
+class TestTerminal:
+    @pytest.mark.parametrize("height", [6, 15, 200])
+    @pytest.mark.parametrize(("size", "pause"), [(1, 0.1), (7, 0.0), (23, 0.0), (5000, 0.0)])
+    def test_a_long_answer_is_on_the_screen_once_and_in_order(
+        self, size: int, pause: float, height: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(asking, "_REDRAW", pause)
+        shown = StringIO()
+        console = Console(file=shown, force_terminal=True, width=60, height=height, _environ={"TERM": "xterm"})
+        with asking.Rendered(console) as display:
+            for start in range(0, len(LONG), size):
+                display.answer(LONG[start : start + size])
+        screen = Screen(height)
+        screen.write(shown.getvalue())
+        text = "\n".join(line.rstrip() for line in screen.lines)
+        for number in range(1, 31):
+            assert text.count(f" item {number} with code\n") == 1
+        assert len(re.findall(r"row \d+ ", text)) == 20
+        assert re.findall(r"function_(\d+)", text) == [str(number) for number in range(12)]
+        order = ["Title", "Some bold", "item 30", "row 19", "function_11", "continued", "Setext", "quoted", "The end."]
+        assert [text.index(part) for part in order] == sorted(text.index(part) for part in order)
+        assert all(text.count(part) == 1 for part in order)
+        assert "(https://example.com/there)" in text.replace("\n", "")
+        assert "\n\n\n" not in text.strip()
+
+    @pytest.mark.parametrize(
+        "blocks",
+        [
+            [""],
+            ["One"],
+            ["One\n\n", "Two\n"],
+            ["- a\n\n  more\n\n- b\n\n", "after"],
+            ["One\n\n", "```\ncode\n\nmore\n"],
+            ["| a |\n|---|\n| 1 |\n\n", "> quoted\nlazily\n"],
+            ["One\n---\n", "Two\n", "# Three\n", "***\n"],
+            ["One\u2028\x0c\n\n", "Two"],
+        ],
+    )
+    def test_a_text_is_split_where_its_blocks_begin(self, blocks: list[str]) -> None:
+        assert asking.blocks_of("".join(blocks)) == blocks
+
+    @pytest.mark.parametrize("environment", [{}, {"NO_COLOR": "1"}, {"TERM": "dumb"}], ids=str)
+    def test_on_a_terminal(self, server: Loopback, environment: dict[str, str]) -> None:
+        pty = pytest.importorskip("pty")
+        server.answer = lambda _: Answer(
+            pieces("# Ti", "tle\n\n", "**bold** `code` \x1b]0;evil\x07", thinking="Hm \x1b[5m")
+        )
+        ours, theirs = pty.openpty()
+        environ = {name: value for name, value in os.environ.items() if name not in {"NO_COLOR", "FORCE_COLOR"}}
+        environ |= {"TERM": "xterm-256color", "COLUMNS": "60"} | environment
+        with subprocess.Popen(
+            [*COMMAND, "ask", "Why?"], stdin=theirs, stdout=theirs, stderr=theirs, env=environ
+        ) as process:
+            os.close(theirs)
+            shown = b""
+            try:
+                while piece := os.read(ours, 65536):
+                    shown += piece
+            except OSError:  # how Linux says that a terminal was closed
+                pass
+        os.close(ours)
+        text = shown.decode()
+        assert process.returncode == 0
+        assert "\x1b]0;" not in text
+        assert "\x1b[5m" not in text
+        colours = re.findall(r"\x1b\[(?:[0-9;]*;)?(?:3[0-7]|4[0-7]|9[0-7]|[34]8;[0-9;]+)m", text)
+        assert bool(colours) == (environment == {})
+        assert ("\x1b[2m" in text) == (environment == {})
+        assert ("**bold**" in text) == (environment == {"TERM": "dumb"})
+        assert text.index("Hm") < text.index("Title") < text.index("bold") < text.index("gateway cache")
+
+    def test_no_prompt_on_a_terminal_is_wrong_usage(self) -> None:
+        pty = pytest.importorskip("pty")
+        ours, theirs = pty.openpty()
+        status, out, err = run("ask", "--emulator", stdin=theirs)
+        os.close(ours)
+        os.close(theirs)
+        assert (status, out) == (2, "")
+        assert "there is no prompt" in err

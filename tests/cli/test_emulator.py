@@ -1,0 +1,324 @@
+"""The command `emulator`, in a process of its own."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import re
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from contextlib import contextmanager
+from io import StringIO
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any
+
+import openai
+import pytest
+from rich.console import Console
+
+from deepseek_gateway import GatewayConfig, create_client
+from deepseek_gateway.cli import emulator as serving
+from deepseek_gateway.emulator import Emulator, Row
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+COMMAND = [sys.executable, "-m", "deepseek_gateway", "emulator"]
+MESSAGES: Any = [{"role": "user", "content": "Hi"}]
+
+
+class Process:
+    """The command while it runs."""
+
+    def __init__(self, *arguments: str, command: list[str] = COMMAND) -> None:
+        self.running = subprocess.Popen(
+            [*command, "--port", "0", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        self.introduction = "".join(iter(self.line, "\n"))
+        self.introduction += "".join(iter(self.line, "\n")) + "".join(iter(self.line, "\n"))
+        exports = [shlex.split(line)[1] for line in self.introduction.splitlines() if line.startswith("export ")]
+        self.settings = dict(export.split("=", 1) for export in exports)
+
+    def line(self) -> str:
+        assert self.running.stdout is not None
+        line = self.running.stdout.readline()
+        assert line, self.running.communicate()
+        return line
+
+    def log(self) -> str:
+        """The next line of the log, without its time of day and duration."""
+        line = self.line()
+        found = re.fullmatch(r"\d\d:\d\d:\d\d  (.+)  \d+ ms\n", line)
+        assert found, line
+        return found[1]
+
+    def client(self, *without: str, **overrides: Any) -> openai.OpenAI:
+        settings = {name: value for name, value in self.settings.items() if name not in without}
+        return create_client(GatewayConfig.from_env(settings, **overrides), max_retries=0)
+
+    def end(self, number: int = signal.SIGINT) -> tuple[int, str]:
+        """Interrupt it; give its exit status and what it had to complain."""
+        began = time.monotonic()
+        self.running.send_signal(number)
+        _, complaints = self.running.communicate(timeout=10)
+        assert time.monotonic() - began < 2
+        return self.running.returncode, complaints
+
+
+@contextmanager
+def running(*arguments: str, **options: Any) -> Iterator[Process]:
+    process = Process(*arguments, **options)
+    try:
+        yield process
+    finally:
+        process.running.kill()
+        process.running.communicate()
+
+
+def run(*arguments: str, code: str = "") -> tuple[int, str, str]:
+    command = [sys.executable, "-c", code, "emulator"] if code else COMMAND
+    done = subprocess.run([*command, *arguments], capture_output=True, text=True, check=False, timeout=20)
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("route", ["compat", "rest"])
+def test_the_settings_it_prints_are_those_of_the_route(route: str) -> None:
+    with running("--route", route) as process:
+        assert process.settings["DEEPSEEK_GATEWAY_ROUTE"] == route
+        with process.client() as client:
+            client.chat.completions.create(model="deepseek-flash", messages=MESSAGES)
+        assert "deepseek/deepseek-flash -> deepseek-flash  200" in process.log()
+
+
+@pytest.mark.parametrize("option", ["--env-file", "--endpoint"])
+def test_it_takes_no_settings(option: str) -> None:
+    status, _, err = run(option, __file__)
+    assert status == 2
+    assert "takes no settings" in err
+
+
+def test_the_settings_it_prints_lead_a_client_there_and_each_exchange_is_a_line() -> None:
+    with running() as process:
+        assert list(process.settings) == ["DEEPSEEK_GATEWAY_ENDPOINT", "CF_AIG_TOKEN", "DEEPSEEK_API_KEY"]
+        with process.client() as client:
+            answer = client.chat.completions.create(model="deepseek-flash", messages=MESSAGES)
+            assert "emulator" in str(answer.choices[0].message.content)
+            assert process.log() == "POST /deepseek/chat/completions  deepseek-flash  200  -"
+        with process.client("DEEPSEEK_API_KEY", route="compat") as client:
+            for _ in range(2):
+                client.chat.completions.create(
+                    model="deepseek-flash", messages=MESSAGES, extra_headers={"cf-aig-cache-key": "k"}
+                )
+            model = "deepseek/deepseek-flash"
+            assert process.log() == f"POST /compat/chat/completions  {model} -> deepseek-flash  200  MISS"
+            assert process.log() == f"POST /compat/chat/completions  {model}  200  HIT"
+        rest = re.search(r"On the rest route the endpoint is (\S+)", process.introduction)
+        assert rest is not None
+        with process.client(endpoint=rest[1], route="rest") as client:
+            client.chat.completions.create(model="deepseek-flash", messages=MESSAGES)
+            assert process.log() == f"POST /ai/v1/chat/completions  {model} -> deepseek-flash  200  -"
+        assert "\x1b" not in process.introduction
+        assert process.end() == (0, "")
+
+
+def test_its_page_is_where_it_says() -> None:
+    with running() as process:
+        found = re.search(r"http://(127.0.0.1:\d+)/ ", process.introduction)
+        assert found is not None
+        connection = http.client.HTTPConnection(found[1], timeout=10)
+        connection.request("GET", "/", headers={"accept": "text/html"})
+        assert b"<title>AI Gateway emulator</title>" in connection.getresponse().read()
+        connection.close()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_one_signal_ends_it_at_once_whatever_is_going_on(number: int) -> None:
+    with running("--latency", "60") as process:
+        host, _, path = process.settings["DEEPSEEK_GATEWAY_ENDPOINT"].removeprefix("http://").partition("/")
+        page, call = (http.client.HTTPConnection(host, timeout=10) for _ in range(2))
+        page.request("GET", "/_exchanges")
+        page.getresponse().readline()
+        headers = {"cf-aig-authorization": f"Bearer {process.settings['CF_AIG_TOKEN']}"}
+        body = {"model": "deepseek-flash", "messages": MESSAGES, "stream": True}
+        call.request("POST", f"/{path}/deepseek/chat/completions", json.dumps(body), headers)
+        assert process.end(number) == (0, "")
+        page.close()
+        call.close()
+
+
+def test_it_ends_on_ctrl_c_even_when_started_in_the_background_of_a_script() -> None:
+    ignoring = f"import os, signal; signal.signal(2, signal.SIG_IGN); os.execv({sys.executable!r}, {COMMAND!r} + "
+    with running(command=[sys.executable, "-c", f"{ignoring} __import__('sys').argv[1:])"]) as process:
+        assert process.end() == (0, "")
+
+
+def test_an_open_gateway_asks_for_no_token() -> None:
+    with running("--open") as process:
+        assert list(process.settings) == ["DEEPSEEK_GATEWAY_ENDPOINT", "DEEPSEEK_API_KEY"]
+        with process.client() as client:
+            assert client.models.list().data
+
+
+def test_without_a_stored_key_a_call_needs_its_own() -> None:
+    with running("--no-stored-key") as process:
+        with process.client("DEEPSEEK_API_KEY") as client, pytest.raises(openai.AuthenticationError):
+            client.models.list()
+        assert process.log() == "GET /deepseek/models  -  401  -"
+        with process.client() as client:
+            assert client.models.list().data
+
+
+def test_failures_strike_in_order_and_as_often_as_asked() -> None:
+    with running("--fail", "2003", "--fail", "503:2", "--fail", "524") as process, process.client() as client:
+        for status in (429, 503, 503, 524):
+            with pytest.raises(openai.APIStatusError) as caught:
+                client.models.list()
+            assert caught.value.status_code == status
+            assert process.log() == f"GET /deepseek/models  -  {status}  -"
+        assert client.models.list().data
+
+
+def test_latency_is_what_deepseek_takes() -> None:
+    with running("--latency", "0.3") as process, process.client() as client:
+        client.models.list()
+        milliseconds = int(process.line().split()[-2])
+    assert 300 <= milliseconds < 5000
+
+
+def test_a_port_in_use_is_one_sentence_and_status_1() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        status, out, err = run("--port", port)
+        assert (status, out) == (1, "")
+        assert re.fullmatch(
+            rf"Cannot listen on port {port} of 127.0.0.1 \(.+\); choose another with --port, .+\.\n", err
+        )
+        status, out, err = run("--port", port, "--debug")
+        assert status == 1
+        assert err.startswith("Traceback")
+        assert err.splitlines()[-1].startswith(f"Cannot listen on port {port}")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--fail", "1234"], "2001, 2003"),
+        (["--fail", "418"], "429, 500, 502"),
+        (["--fail", "soon"], "'soon'"),
+        (["--fail", "2003:"], "'2003:'"),
+        (["--fail", "2003:0"], "503:2"),
+        (["--fail", ""], "--fail"),
+        (["--port", "65536"], "--port"),
+        (["--port", "http"], "--port"),
+        (["--latency", "-1"], "--latency"),
+        (["--latency", "nan"], "latency"),
+        (["--no-such-option"], "--no-such-option"),
+        (["surplus"], "surplus"),
+    ],
+)
+def test_wrong_usage_is_told_and_status_2(arguments: list[str], told: str) -> None:
+    status, out, err = run(*arguments)
+    assert (status, out) == (2, "")
+    assert told in err
+    assert "Traceback" not in err
+
+
+def test_a_fault_of_its_own_is_told_at_the_end_with_status_1() -> None:
+    code = (
+        "import sys\nfrom deepseek_gateway.__main__ import main\n"
+        "from deepseek_gateway.emulator._deepseek import DeepSeek\n"
+        "DeepSeek.answer = lambda *_: 1 / 0\nsys.argv.insert(1, 'emulator')\nmain()"
+    )
+    with running(command=[sys.executable, "-c", code]) as process, process.client() as client:
+        with pytest.raises(openai.InternalServerError):
+            client.models.list()
+        assert process.log() == "GET /deepseek/models  -  500  -"
+        status, complaint = process.end()
+    assert status == 1
+    assert "ZeroDivisionError" in complaint
+    assert complaint.count("\n") == 1
+
+
+def test_help_loads_neither_openai_nor_the_server() -> None:
+    code = (
+        "import sys\nfrom deepseek_gateway.__main__ import main\nsys.argv = ['x', 'emulator', '--help']\n"
+        "try:\n    main()\nexcept SystemExit:\n    assert not {'openai', 'uvicorn', 'starlette'} & set(sys.modules)\n"
+    )
+    status, out, err = run(code=code)
+    assert (status, err) == (0, "")
+    assert "Ctrl-C" in out
+
+
+def test_without_the_extra_it_says_what_to_install() -> None:
+    code = "import sys; sys.modules['uvicorn'] = None; from deepseek_gateway.__main__ import main; main()"
+    status, out, err = run(code=code)
+    assert (status, out) == (2, "")
+    assert "pip install 'deepseek-gateway[emulator]'" in err
+    assert "Traceback" not in err
+
+
+def row(**fields: Any) -> Row:
+    usual = {"number": 1, "began": 0.0, "method": "POST", "path": "/x", "route": "provider", "endpoint": "/x"}
+    usual |= {"asked": "m", "sent": "m", "status": 200, "cache": "", "tokens": None, "streamed": False}
+    return Row(**(usual | {"complete": True, "seconds": 0.0124} | fields))
+
+
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        ({}, "POST /x  m  200  -  12 ms"),
+        ({"status": None, "complete": False, "sent": None}, "POST /x  m  no answer  -  12 ms"),
+        ({"complete": False}, "POST /x  m  200 cut off  -  12 ms"),
+        ({"asked": "\x1b[2J\r云\n"}, r"POST /x  \x1b[2J\r\u4e91\n -> m  200  -  12 ms"),
+        ({"path": "/\x1b]0;title\x07"}, r"POST /\x1b]0;title\x07  m  200  -  12 ms"),
+        ({"cache": "HIT", "sent": None}, "POST /x  m  200  HIT  12 ms"),
+    ],
+)
+def test_a_line_holds_nothing_that_moves_the_cursor(fields: dict[str, Any], text: str) -> None:
+    assert serving.line(row(**fields)).plain[10:] == text
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+@pytest.mark.parametrize("wish", ["", "1"])
+def test_colour_is_for_terminals_that_want_it(terminal: bool, wish: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("FORCE_COLOR", "TTY_COMPATIBLE", "NO_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    if wish:
+        monkeypatch.setenv("NO_COLOR", wish)
+    console = Console(file=StringIO(), force_terminal=terminal, highlight=False, soft_wrap=True)
+    console.print(serving.line(row(status=503)))
+    assert ("\x1b[31m" in console.file.getvalue()) is (terminal and not wish)  # type: ignore[attr-defined]
+
+
+def test_what_was_printed_takes_no_memory() -> None:
+    rows: SimpleQueue[Row | None] = SimpleQueue()
+    emulator = Emulator(on_exchange=rows.put)
+    console = Console(file=StringIO(), soft_wrap=True)
+    handlers = [(number, signal.getsignal(number)) for number in (signal.SIGINT, signal.SIGTERM)]
+
+    def use() -> None:
+        while not console.file.getvalue().endswith("\n\n"):  # type: ignore[attr-defined]
+            time.sleep(0.01)
+        with create_client(emulator.config()) as client:
+            client.models.list()
+        while " ms\n" not in console.file.getvalue():  # type: ignore[attr-defined]
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    caller = threading.Thread(target=use)
+    caller.start()
+    try:
+        serving.serve(emulator, rows, console)
+    finally:
+        for number, handler in handlers:
+            signal.signal(number, handler)
+        caller.join()
+    assert console.file.getvalue().count(" ms\n") == 1  # type: ignore[attr-defined]
+    assert emulator.requests == []

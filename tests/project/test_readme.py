@@ -1,0 +1,217 @@
+"""README's promises about itself: its snippets run, its tables are those of the code, its links lead somewhere."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import integrations
+import openai
+import pytest
+from dotenv import dotenv_values
+
+import deepseek_gateway
+from benchmarks.report import markdown
+from deepseek_gateway import create_client, gateway_headers
+from deepseek_gateway._settings import SETTINGS
+from deepseek_gateway.emulator import Emulator
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text("utf-8")
+SNIPPETS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
+@pytest.mark.parametrize("number", range(len(SNIPPETS)))
+def test_a_snippet_runs_as_it_stands(
+    number: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Emulator() as emulator:
+        config = emulator.config()
+        endpoint = config.endpoint or ""
+        monkeypatch.setenv("DEEPSEEK_GATEWAY_ENDPOINT", endpoint)
+        monkeypatch.setenv("DEEPSEEK_API_KEY", config.api_key or "")
+        monkeypatch.setenv("CF_AIG_TOKEN", config.gateway_token or "")
+        exec(compile(SNIPPETS[number], f"README snippet {number}", "exec"), {})
+    printed = capsys.readouterr().out
+    for said in re.findall(r"print\(.*\)  # (.+)", SNIPPETS[number]):
+        assert said in printed
+    assert bool(printed.strip()) == ("print(" in SNIPPETS[number])
+
+
+def test_the_first_screen_holds_the_two_set_up_commands() -> None:
+    commands = re.findall(r"^    (.*)$", README.partition("\n## ")[0], re.MULTILINE)
+    assert commands == [
+        "python3 -m venv .venv && .venv/bin/pip install -q -e '.[all]' && .venv/bin/deepseek-gateway demo",
+        "python3 -m venv .venv && .venv/bin/pip install -q -e '.[test]' && .venv/bin/pytest",
+    ], "these are what .ci/run runs"
+
+
+def test_the_table_of_settings_is_the_codes() -> None:
+    rows = [
+        f"| {' or '.join(f'`{name}`' for name in setting.variables)} "
+        f"| {f'`{setting.default}`' if setting.default else ''} | {setting.meaning} | {setting.source} |"
+        for setting in SETTINGS
+    ]
+    assert "\n".join(rows) in README
+    example = dotenv_values(ROOT / ".env.example")
+    assert list(example) == [setting.variables[0] for setting in SETTINGS]
+    assert [value or None for value in example.values()] == [setting.default for setting in SETTINGS]
+
+
+def failing_each_time(what: str, emulator: Emulator) -> None:
+    """Make the emulator do what a row of README's table says, as often as anybody asks."""
+    if "429 or 5xx" in what:
+        emulator.fail_next(status=503, times=99)
+    elif "cannot be reached" in what:
+        emulator.fail_next(unreachable=True, times=99)
+    elif "2003" in what:
+        emulator.fail_next(2003, times=99)
+    elif "is lost after" in what:
+        for _ in range(3):  # of each of the SDK's tries the gateway's last one succeeds, and its answer gets lost
+            emulator.fail_next(status=503, times=4)
+            emulator.fail_next(cut_after=5)
+    elif "402" in what:
+        emulator.fail_next(status=402, times=99)
+    elif "limit, policy or guardrail" in what:
+        emulator.fail_next(2045, times=99)
+    else:
+        pytest.fail(f"no such row is known: {what}")
+
+
+@pytest.mark.parametrize("column", [0, 1], ids=["alone", "max_attempts"])
+@pytest.mark.parametrize("what", re.findall(r"(?m)^\| (.+) \| \d+ \| \d+ \|$", README))
+def test_the_table_of_retries_counts_what_reaches_deepseek(
+    what: str, column: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (counts,) = re.findall(rf"(?m)^\| {re.escape(what)} \| (\d+) \| (\d+) \|$", README)
+    monkeypatch.setattr(time, "sleep", lambda _: None)  # the SDK's wait between its tries
+    with Emulator() as emulator, create_client(emulator.config()) as client:
+        if "is lost after" in what and not column:
+            emulator.fail_next(cut_after=5, times=99)
+        else:
+            failing_each_time(what, emulator)
+        options = gateway_headers(max_attempts=5, retry_delay=0) if column else {}
+        with pytest.raises(openai.APIError):
+            client.chat.completions.create(
+                model="deepseek-flash", messages=[{"role": "user", "content": "Hi"}], extra_headers=options
+            )
+        assert sum(len(request.attempts) for request in emulator.requests) == int(counts[column])
+
+
+def test_every_promise_names_a_test_that_exists() -> None:
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", README)
+    assert len(named) >= 5
+    for path, name in named:
+        assert re.search(rf"^(def|class) {name}\b", (ROOT / path).read_text("utf-8"), re.MULTILINE), name
+
+
+def test_links_lead_to_files() -> None:
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)", README):
+        assert (ROOT / target).exists(), target
+
+
+def test_each_library_of_the_table_of_integrations_is_tried() -> None:
+    assert list(integrations.WRITTEN) == list(integrations.LIBRARIES)
+
+
+INSTEAD = re.findall(r"(?m)^\| .+ \| `(create_.+)` \|$", README)
+
+
+@pytest.mark.parametrize("written", INSTEAD)
+def test_what_the_table_says_to_write_instead_makes_a_client(written: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if "aiohttp" in written and not hasattr(openai, "DefaultAioHttpClient"):
+        pytest.skip("this openai has no aiohttp client")
+    for name, value in {"CLOUDFLARE_ACCOUNT_ID": "acct", "DEEPSEEK_API_KEY": "key"}.items():
+        monkeypatch.setenv(name, value)
+    names = {name: getattr(deepseek_gateway, name) for name in deepseek_gateway.__all__}
+    client = eval(written, names | {"key": "key", "proxy": "http://127.0.0.1:9"})
+    assert type(client) is (openai.AsyncOpenAI if "async" in written else openai.OpenAI)
+
+
+def test_the_table_of_what_to_write_instead_is_tried_whole() -> None:
+    assert len(INSTEAD) == 7
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda client: client.embeddings.create(model="deepseek-flash", input="Hi"),
+        lambda client: client.images.generate(model="deepseek-flash", prompt="Hi"),
+        lambda client: client.audio.speech.create(model="deepseek-flash", input="Hi", voice="alloy"),
+        lambda client: client.files.list(),
+        lambda client: client.fine_tuning.jobs.list(),
+    ],
+    ids=["embeddings", "images", "audio", "files", "fine-tuning"],
+)
+def test_what_deepseek_does_not_have_is_a_not_found_error(ask: Callable[[openai.OpenAI], object]) -> None:
+    with Emulator() as emulator, create_client(emulator.config()) as client, pytest.raises(openai.NotFoundError):
+        ask(client)
+
+
+PROGRAM = """
+import openai
+messages = [{"role": "user", "content": "Hi"}]
+print(openai.OpenAI().chat.completions.create(model="deepseek-flash", messages=messages).choices[0].message.content)
+"""
+COMMANDS = re.findall(r"(?m)^    (deepseek-gateway .*|git diff .*|eval .*)$", README)
+# The SDK reads the variable in which the gateway's header travels from here on.
+READS_CUSTOM_HEADERS = tuple(map(int, openai.__version__.split(".")[:2])) >= (2, 34)
+
+
+@pytest.mark.skipif(shutil.which("bash") is None or shutil.which("git") is None, reason="they are for a shell")
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_runs_as_it_stands(command: str, tmp_path: Path) -> None:
+    (tmp_path / "my_program.py").write_text(PROGRAM)
+    subprocess.run("git init -q . && echo a > a && git add a && echo b > a", shell=True, check=True, cwd=tmp_path)
+    for name, arguments in {"deepseek-gateway": " -m deepseek_gateway", "python": ""}.items():
+        shim = tmp_path / "bin" / name
+        shim.parent.mkdir(exist_ok=True)
+        shim.write_text(f'#!/bin/sh\nexec "{sys.executable}"{arguments} "$@"\n')
+        shim.chmod(0o755)
+    if " emulator " in command:
+        command = f"timeout --signal=INT 3 {command} --port 0"
+    with Emulator(authenticated=READS_CUSTOM_HEADERS) as emulator:
+        environment = os.environ | emulator.environ | {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", command],
+            env=environment,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        status = 124 if " emulator " in command else 0  # what `timeout` says
+        assert (done.returncode, bool(done.stdout) or "eval" in command) == (status, True), done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_all_commands_are_tried() -> None:
+    assert len(COMMANDS) == 7
+    assert {command.split("deepseek-gateway ", 1)[1].split()[0].strip(')"') for command in COMMANDS} == {
+        "ask",
+        "doctor",
+        "emulator",
+        "env",
+    }
+
+
+def test_the_table_of_speed_is_what_was_measured() -> None:
+    results = json.loads((ROOT / "benchmarks" / "results.json").read_text("utf-8"))
+    assert markdown(results) in README, "python -m benchmarks --from benchmarks/results.json --markdown prints it"
+
+
+def test_the_command_runs_as_a_module() -> None:
+    command = [sys.executable, "-m", "deepseek_gateway", "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "demo" in done.stdout

@@ -1,0 +1,71 @@
+"""Recorded exchanges of each kind, replayed through both flavours; what is asserted must hold for the real service.
+
+How to record them anew, from the emulator or from the live service, stands in cassettes/README.md.
+"""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import openai
+import pytest
+from calling import LAUNCH_ENVIRONMENT, run
+from cassette_cases import CASSETTES, REPLAYED, cases
+
+from deepseek_gateway import GatewayConfig
+from deepseek_gateway.testing import vcr_config as redacting
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from vcr.cassette import Cassette
+
+
+@pytest.fixture(scope="module")
+def vcr_cassette_dir() -> str:
+    return str(CASSETTES)
+
+
+@pytest.fixture(scope="module")
+def source(pytestconfig: pytest.Config) -> str:
+    recording = pytestconfig.getoption("--record-mode") not in {None, "none"}
+    return pytestconfig.getoption("--record-from") if recording else "cassette"
+
+
+@pytest.fixture
+def config(source: str, route: Any, settings: dict[str, Any], provoked: Any) -> Iterator[GatewayConfig]:
+    """Reach what is recorded from: nothing for a replay, else the emulator or what the environment tells."""
+    if source == "cassette":
+        yield replace(REPLAYED, route=route, **settings)
+    elif source == "live":
+        if provoked:
+            pytest.skip(f"the live service does not do on demand what {provoked} asks of the emulator")
+        yield replace(GatewayConfig.from_env(LAUNCH_ENVIRONMENT), route=route, **settings)
+    else:
+        rules = {name: value for name, value in (provoked or {}).items() if name == "guardrails"}
+        with importlib.import_module("deepseek_gateway.emulator").Emulator(**rules) as emulator:
+            if provoked and not rules:
+                emulator.fail_next(**provoked)
+            yield emulator.config(route=route, **settings)
+
+
+@pytest.fixture
+def vcr_config(source: str, config: GatewayConfig) -> dict[str, Any]:
+    return redacting(config, source="emulator" if source == "emulator" else None)
+
+
+@pytest.mark.vcr
+@pytest.mark.parametrize("flavour", ["sync", "httpx"])
+@cases
+def test_an_exchange_holds_what_the_service_promises(
+    config: GatewayConfig, use: Any, check: Callable[[Any], None], flavour: str, vcr: Cassette, source: str
+) -> None:
+    try:
+        result = run(flavour, config, use, max_retries=0)
+    except openai.APIError as error:
+        result = error
+    check(result)
+    assert vcr.play_count == (1 if source == "cassette" else 0), "the cassette was not played to its end"
+    assert len(vcr) == 1
