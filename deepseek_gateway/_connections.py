@@ -11,7 +11,6 @@ from contextlib import suppress
 from functools import lru_cache
 from importlib import import_module
 from inspect import signature
-from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 from urllib.request import getproxies
 
@@ -42,22 +41,24 @@ _TCP_OPTIONS = (
     ("TCP_USER_TIMEOUT", 120_000),
 )
 
-
+# These options make a client send by other means than one transport of its own.
+_OTHER_WAYS = {"transport", "proxy", "proxies", "mounts"}
+_PROXY_SCHEMES = {"http", "https", "all"}
 _OF_A_TRANSPORT = {"verify", "cert", "trust_env", "http1", "http2", "limits"}
+_TAKES_SOCKET_OPTIONS = "socket_options" in signature(httpx.HTTPTransport).parameters  # since httpx 0.25
 
-_TAKES_SOCKET_OPTIONS = "socket_options" in signature(httpx.HTTPTransport).parameters  # httpx 0.25 was the first
 
-
-def connecting(http_options: dict[str, Any], transport: Any = None) -> dict[str, Any]:
-    """Complete the options of an HTTP client: trust, pool, sockets and proxies, where the caller has not chosen them.
+def connection_options(http_options: dict[str, Any], transport: Any = None) -> dict[str, Any]:
+    """Complete the options of an HTTP client: trust, pool and sockets, where the caller has not chosen them.
 
     Args:
         http_options: The caller's options.
-        transport: The class of transport to make, `httpx.HTTPTransport` or its asynchronous twin; without one the
-            client makes its own, which then has no socket options.
+        transport: The class of transport to make, `httpx.HTTPTransport` or its asynchronous twin. Without one the
+            client makes its own transport, which takes no socket options.
 
     Returns:
-        The options for the client. A transport of the caller's is left as it is, with all that would belong to it.
+        The options for the client. They hold a transport unless a proxy is configured: then everything is left to the
+        HTTP library, and `set_keep_alive()` sets the options of a socket later.
     """
     if {"transport", "proxies"} & http_options.keys():
         return http_options
@@ -68,60 +69,21 @@ def connecting(http_options: dict[str, Any], transport: Any = None) -> dict[str,
         keepalive_expiry=KEPT_IDLE,
     )
     options: dict[str, Any] = {"limits": limits} | _with_shared_tls(http_options)
-    if transport is None or not _TAKES_SOCKET_OPTIONS:
+    proxied = _OTHER_WAYS & options.keys() or (options.get("trust_env", True) and _PROXY_SCHEMES & getproxies().keys())
+    if transport is None or proxied or not _TAKES_SOCKET_OPTIONS:
         return options
     made_of = {name: options[name] for name in _OF_A_TRANSPORT & options.keys()}
-    # A client that is given a transport reads no proxies from the environment, so that is done here.
-    proxy = options.pop("proxy", None)
-    proxies = {"all://": proxy} if proxy else environment_proxies() if options.get("trust_env", True) else {}
-    mounts: dict[str, Any] = {at: to and transport(**made_of, proxy=_proxy(to)) for at, to in proxies.items()}
-    mounts |= options.get("mounts") or {}
-    return options | {"transport": transport(**made_of, socket_options=_socket_options()), "mounts": mounts}
+    return options | {"transport": transport(**made_of, socket_options=_socket_options())}
 
 
-def environment_proxies() -> dict[str, str | None]:
-    """Read the proxies of the environment as the HTTP library does, in the form of its `mounts`; None is no proxy."""
-    told = getproxies()
-    proxies = {
-        f"{scheme}://": told[scheme] if "://" in told[scheme] else f"http://{told[scheme]}"
-        for scheme in ("http", "https", "all")
-        if told.get(scheme)
-    }
-    without = [host.strip() for host in told.get("no", "").split(",")]
-    if not proxies or "*" in without:
-        return {}
-    patterns = map(_pattern, filter(None, without))
-    return proxies | dict.fromkeys(pattern for pattern in patterns if _is_valid(pattern))
-
-
-def _pattern(host: str) -> str:
-    """Write an entry of NO_PROXY as a pattern of the HTTP library: a name stands for what lies below it as well."""
-    if "://" in host:
-        return host
-    with suppress(ValueError):
-        return f"all://[{host}]" if ip_address(host.partition("/")[0]).version == 6 else f"all://{host}"  # noqa: PLR2004  # IPv6
-    return f"all://{host}" if host.lower() == "localhost" or host.startswith(("[", "*")) else f"all://*{host}"
-
-
-def _is_valid(pattern: str) -> bool:
-    try:
-        httpx.URL(pattern)
-    except httpx.InvalidURL:
-        return False
-    return True
-
-
-def _proxy(given: Any) -> Any:
-    return httpx.Proxy(given) if isinstance(given, (str, httpx.URL)) else given
-
-
-def keep_alive(response: httpx.Response) -> None:
-    """Set the socket options when a first answer has come through a proxy: on its way there httpcore takes none."""
+def set_keep_alive(response: httpx.Response) -> None:
+    """Turn TCP keep-alive on when the first headers have come over a connection that the HTTP library made."""
     stream = response.extensions.get("network_stream")
     connection = stream and stream.get_extra_info("socket")
-    if connection and not connection.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE):
-        for option in _socket_options():
-            connection.setsockopt(*option)
+    with suppress(OSError):  # the server has closed the connection
+        if connection and not connection.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE):
+            for option in _socket_options():
+                connection.setsockopt(*option)
 
 
 @lru_cache(maxsize=1)

@@ -73,6 +73,27 @@ SETTINGS = (
 )
 """The only place where the variables are spelled; error texts and README's table are made from it."""
 
+DEFAULT_MODEL = "deepseek-flash"
+"""The model that the command line and the emulator's examples ask for."""
+
+
+class OpenAIVariable(NamedTuple):
+    """A variable of OpenAI's: how a bare client uses it, and the header lines that it makes."""
+
+    use: str
+    header: str = ""
+
+
+OPENAI_VARIABLES = {
+    "OPENAI_API_KEY": OpenAIVariable("as the key, unless it is given one"),
+    "OPENAI_ADMIN_KEY": OpenAIVariable("as the key of some calls", "Authorization: Bearer {}"),
+    "OPENAI_ORG_ID": OpenAIVariable("as the header OpenAI-Organization", "OpenAI-Organization: {}"),
+    "OPENAI_PROJECT_ID": OpenAIVariable("as the header OpenAI-Project", "OpenAI-Project: {}"),
+    "OPENAI_CUSTOM_HEADERS": OpenAIVariable("as headers, one for each line", "{}"),
+    "OPENAI_BASE_URL": OpenAIVariable("as the address of every request, unless it is given one"),
+}
+"""The variables that a bare OpenAI client reads, whatever its base URL is (measured, and read in the SDK's source)."""
+
 VARIABLE = {setting.field: setting.variables[0] for setting in SETTINGS}
 """The variable to name for a field."""
 

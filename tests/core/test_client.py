@@ -18,7 +18,7 @@ from calling import KEY, MESSAGES, ROUTE_PATH, TOKEN, chat
 from loopback import COMPLETION, Answer, Loopback, Received
 
 from deepseek_gateway import ConfigError, GatewayConfig, create_async_client, create_client
-from deepseek_gateway._http import GatewayHttpClient, aiohttp_client_class
+from deepseek_gateway._http import aiohttp_client_class
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -103,7 +103,7 @@ def test_no_other_header_arrives_and_none_that_describes_the_machine(
     call: Call, gateway: Loopback, config_at: ConfigAt
 ) -> None:
     call(config_at(gateway), chat)
-    theirs = "host", "content-type", "content-length", "accept", "accept-encoding", "user-agent"
+    theirs = "host", "content-type", "content-length", "accept", "accept-encoding", "connection", "user-agent"
     told = "x-stainless-read-timeout", "x-stainless-retry-count"
     assert {name for name, _ in gateway.last.headers} == {*theirs, *told, "authorization", "cf-aig-authorization"}
 
@@ -406,14 +406,6 @@ class TestOptions:
     def test_a_login_in_them_counts(self, call: Call, gateway: Loopback, config_at: ConfigAt) -> None:
         call(config_at(gateway, api_key=None), chat, http_options={"auth": ("me", "word")})
         assert gateway.last.header("authorization") == "Basic bWU6d29yZA=="
-
-    def test_the_http_librarys_own_defaults_go_unless_they_were_chosen(self) -> None:
-        # The SDK replaces two with every request, which takes time, and the third says what HTTP/1.1 does anyway.
-        config = GatewayConfig(account_id="acct", api_key="key")
-        with GatewayHttpClient(config, {}) as made:
-            assert {*made.headers} == {"accept-encoding"}
-        with GatewayHttpClient(config, {}, headers={"User-Agent": "mine", "CONNECTION": "close"}) as made:
-            assert {*made.headers} == {"accept-encoding", "user-agent", "connection"}
 
     def test_an_aiohttp_client_that_is_not_there_says_what_to_install(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delattr(openai, "DefaultAioHttpClient", raising=False)

@@ -253,7 +253,7 @@ class TestErrors:
                 short_form(2005, "Failed"),
                 "the dynamic route 'dynamic/x' exists",
             ),
-            ({"api_key": None}, {}, "Authentication Fails (governor)", "no key reached DeepSeek; store one"),
+            ({"api_key": None}, {}, "Authentication Fails (governor)", "no key was sent; store one"),
             (
                 {"api_key": None},
                 {"extra_headers": {"Authorization": "Bearer x"}},
