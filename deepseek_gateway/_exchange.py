@@ -80,15 +80,13 @@ class Exchange:
     def _build_outgoing(self) -> httpx.Request:
         """Build the request to send: the SDK's URL, other headers, and on some routes another body."""
         request, route = self.request, self._destination.config.route
-        headers = httpx.Headers(self._destination.headers(request, covered=self.covered))
+        headers = self._destination.headers(request, covered=self.covered)
         body, stream = loaded_body(request), request.stream
-        length = request.headers.get("Content-Length")
         if self.covered and body and headers.get("Content-Type", "").startswith("application/json"):
-            changed = body_on(route, body)
-            if changed is not body:
-                length, stream = str(len(changed)), httpx.ByteStream(changed)
-        if length:
-            headers["Content-Length"] = length
+            body = body_on(route, body)
+            stream = stream if body is request.content else httpx.ByteStream(body)
+        if "Content-Length" in headers:
+            headers["Content-Length"] = request.headers["Content-Length"] if body is None else str(len(body))
         outgoing = type(request)(
             request.method, request.url, headers=headers, stream=stream, extensions=request.extensions
         )

@@ -41,6 +41,7 @@ _OPENAI_ONLY = frozenset(
     + [b"x-stainless-" + part for part in (b"arch", b"async", b"lang", b"os", b"package-version", b"runtime")]
     + [b"x-stainless-runtime-version"]
 )
+_AMBIENT_LINES = [(name, variable.header) for name, variable in OPENAI_VARIABLES.items() if variable.header]
 # The values to restore when OPENAI_CUSTOM_HEADERS replaced a header of the SDK's own.
 _SDK_OWN = {b"accept": b"application/json", b"content-type": b"application/json", b"user-agent": b"OpenAI/Python"}
 
@@ -72,7 +73,7 @@ class Destination:
         self._origin = _origin(base_url)
         self._explicit_headers = dict(explicit_headers)
         self._ambient = ambient_headers(os.environ, self._explicit_headers)
-        self._headers_to_gateway = lru_cache(maxsize=16)(partial(headers_to_gateway, config, base_url.netloc))
+        self._to_gateway = lru_cache(maxsize=16)(partial(_template, config, base_url.netloc))
 
     def covers(self, url: httpx.URL) -> bool:
         """Whether a URL lies under the base URL, by origin and by whole path segments."""
@@ -81,15 +82,24 @@ class Destination:
             return False
         return not (".." in text or "%" in text) or not _climbs(url.raw_path.partition(b"?")[0])
 
-    def headers(self, request: httpx.Request, *, covered: bool) -> Headers:
-        """Give the headers to send for a request of the SDK, without `Content-Length`."""
-        given = tuple(header for header in request.headers.raw if header[0] != b"Content-Length")
+    def headers(self, request: httpx.Request, *, covered: bool) -> httpx.Headers:
+        """Give new headers to send for a request of the SDK. The length of the body is still to be set."""
+        given = tuple(
+            (name, b"") if name == b"Content-Length" else (name, value) for name, value in request.headers.raw
+        )
         # with_options() makes the SDK read the environment again, so its present state counts as well.
         ambient = self._ambient | ambient_headers(os.environ, self._explicit_headers)
         if covered:
-            return self._headers_to_gateway(given, ambient)
+            return self._to_gateway(type(request.headers), given, ambient).copy()
         same_origin = _origin(request.url) == self._origin
-        return headers_to_elsewhere(self.config, request.url.netloc, given, ambient, same_origin=same_origin)
+        kept = headers_to_elsewhere(self.config, request.url.netloc, given, ambient, same_origin=same_origin)
+        return type(request.headers)(kept)
+
+
+def _template(
+    config: GatewayConfig, host: bytes, headers_class: type[httpx.Headers], given: Headers, ambient: Ambient
+) -> httpx.Headers:
+    return headers_class(headers_to_gateway(config, host, given, ambient))
 
 
 def headers_to_gateway(config: GatewayConfig, host: bytes, given: Headers, ambient: Ambient) -> Headers:
@@ -159,9 +169,11 @@ def ambient_headers(environ: Mapping[str, str], explicit: Mapping[str, Any]) -> 
         Lower-case names with their values.
     """
     lines: list[str] = []
-    for variable, meaning in OPENAI_VARIABLES.items():
-        if meaning.header and (value := environ.get(variable)):
-            lines += meaning.header.format(value).split("\n")
+    for variable, template in _AMBIENT_LINES:
+        if value := environ.get(variable):
+            lines += template.format(value).split("\n")
+    if not lines:
+        return frozenset()
     parts = (line.partition(":") for line in lines)
     found = {(name.strip().lower(), value.strip()) for name, colon, value in parts if colon}
     found -= {(name.lower(), value) for name, value in explicit.items()}
@@ -170,9 +182,9 @@ def ambient_headers(environ: Mapping[str, str], explicit: Mapping[str, Any]) -> 
 
 def redact(headers: httpx.Headers) -> None:
     """Blank out credentials in headers that stay on responses and exceptions, where they may be pickled or logged."""
-    for name in map(bytes.decode, _CREDENTIALS):
-        if name in headers:
-            headers[name] = REDACTED
+    for name, _ in headers.raw:
+        if name.lower() in _CREDENTIALS:
+            headers[name.decode()] = REDACTED
 
 
 def loaded_body(request: httpx.Request) -> bytes | None:

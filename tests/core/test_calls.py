@@ -276,7 +276,9 @@ class TestLog:
         failing(call, config_at(gateway))
         (warning,) = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
         assert "a spend limit of this gateway is reached" in warning
-        assert warning.endswith(f"wait until its period is over, or raise the limit (request id {LOGGED['cf-aig-log-id']})")
+        assert warning.endswith(
+            f"wait until its period is over, or raise the limit (request id {LOGGED['cf-aig-log-id']})"
+        )
 
     def test_no_answer_is_told_as_well(
         self, call: Call, gateway: Loopback, config_at: ConfigAt, caplog: pytest.LogCaptureFixture
