@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import unquote_to_bytes
 
@@ -70,10 +70,11 @@ class Destination:
         self.config = config
         self.path = base_url.raw_path
         self._base_url = str(base_url)
+        self._host = base_url.netloc
         self._origin = _origin(base_url)
         self._explicit_headers = dict(explicit_headers)
         self._ambient = ambient_headers(os.environ, self._explicit_headers)
-        self._to_gateway = lru_cache(maxsize=16)(partial(_template, config, base_url.netloc))
+        self._template = lru_cache(maxsize=16)(self._make_template)
 
     def covers(self, url: httpx.URL) -> bool:
         """Whether a URL lies under the base URL, by origin and by whole path segments."""
@@ -83,23 +84,24 @@ class Destination:
         return not (".." in text or "%" in text) or not _climbs(url.raw_path.partition(b"?")[0])
 
     def headers(self, request: httpx.Request, *, covered: bool) -> httpx.Headers:
-        """Give new headers to send for a request of the SDK. The length of the body is still to be set."""
+        """Give new headers to send for a request of the SDK. `Content-Length`, if it is there, is still to be set."""
         given = tuple(
             (name, b"") if name == b"Content-Length" else (name, value) for name, value in request.headers.raw
         )
-        # with_options() makes the SDK read the environment again, so its present state counts as well.
-        ambient = self._ambient | ambient_headers(os.environ, self._explicit_headers)
         if covered:
-            return self._to_gateway(type(request.headers), given, ambient).copy()
+            return self._template(type(request.headers), given).copy()
         same_origin = _origin(request.url) == self._origin
-        kept = headers_to_elsewhere(self.config, request.url.netloc, given, ambient, same_origin=same_origin)
+        kept = headers_to_elsewhere(
+            self.config, request.url.netloc, given, self._present_ambient(), same_origin=same_origin
+        )
         return type(request.headers)(kept)
 
+    def _make_template(self, headers_class: type[httpx.Headers], given: Headers) -> httpx.Headers:
+        return headers_class(headers_to_gateway(self.config, self._host, given, self._present_ambient()))
 
-def _template(
-    config: GatewayConfig, host: bytes, headers_class: type[httpx.Headers], given: Headers, ambient: Ambient
-) -> httpx.Headers:
-    return headers_class(headers_to_gateway(config, host, given, ambient))
+    def _present_ambient(self) -> Ambient:
+        """Read the environment again, as with_options() makes the SDK do. What is new there makes new headers."""
+        return self._ambient | ambient_headers(os.environ, self._explicit_headers)
 
 
 def headers_to_gateway(config: GatewayConfig, host: bytes, given: Headers, ambient: Ambient) -> Headers:
