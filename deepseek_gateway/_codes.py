@@ -65,15 +65,10 @@ class Code(NamedTuple):
 
 
 def _token_refused(facts: RequestFacts) -> str:
+    permission = "Workers AI Read" if facts.route == "rest" else "AI Gateway Run"
     if facts.gateway_token:
-        return f"the token in {_TOKEN} was sent; check that it belongs to this account and has AI Gateway Run"
-    return f"set {_TOKEN} to a token with AI Gateway Run"
-
-
-def _rest_token_refused(facts: RequestFacts) -> str:
-    if facts.gateway_token:
-        return f"the token in {_TOKEN} was sent; on the rest route it needs Workers AI Read on this account"
-    return f"set {_TOKEN} to a token with Workers AI Read"
+        return f"the token in {_TOKEN} was sent; on the {facts.route} route it needs {permission} on this account"
+    return f"set {_TOKEN} to a token with {permission}"
 
 
 def _provider_unknown(facts: RequestFacts) -> str:
@@ -88,14 +83,8 @@ def _not_reached(facts: RequestFacts) -> str:
     return f"if the error persists, check that the model {facts.model!r} exists"
 
 
-def _no_credits(facts: RequestFacts) -> str:
-    own_key = "use the provider route with a key of your own" if facts.route == "rest" else f"set {_KEY}"
-    return f"store a DeepSeek key for this gateway, {own_key}, or add credits in the Cloudflare dashboard"
-
-
-def _wholesale_limit(facts: RequestFacts) -> str:
-    own_key = "use the provider route with a key of your own" if facts.route == "rest" else "use your own key"
-    return f"slow down, or {own_key}"
+def _own_key(facts: RequestFacts) -> str:
+    return "use the provider route with a key of your own" if facts.route == "rest" else f"set {_KEY}"
 
 
 _SPEND_LIMIT = Code("a spend limit of this gateway is reached", "wait until its period is over, or raise the limit")
@@ -111,12 +100,19 @@ CODES: dict[str, Code] = {
     "2009": Code("this gateway asks for authentication", _token_refused),
     "2016": Code("a guardrail blocked the prompt", "change the prompt, or the gateway's guardrails"),
     "2017": Code("a guardrail blocked the response", "change the prompt, or the gateway's guardrails"),
-    "2018": Code("there were too many requests that Cloudflare pays for", _wholesale_limit, retry=True),
+    "2018": Code(
+        "there were too many requests that Cloudflare pays for",
+        lambda facts: f"slow down, store a DeepSeek key for this gateway, or {_own_key(facts)}",
+        retry=True,
+    ),
     "2019": Code(
         "the compat route does not take this request",
         "it takes chat completions only, with a model such as deepseek/deepseek-flash; the provider route takes all",
     ),
-    "2021": Code("Cloudflare's credits do not cover this call", _no_credits),
+    "2021": Code(
+        "Cloudflare's credits do not cover this call",
+        lambda facts: f"store a DeepSeek key for this gateway, {_own_key(facts)}, or add credits at Cloudflare",
+    ),
     "2029": Code("a data loss prevention policy blocked the prompt", "change the prompt, or the gateway's policies"),
     "2030": Code("a data loss prevention policy blocked the response", "change the prompt, or the gateway's policies"),
     "2040": Code(
@@ -129,7 +125,7 @@ CODES: dict[str, Code] = {
     "7001": Code("the rest route does not offer this method here", "use the provider route"),
     "7003": Code("the model is not known here", "check its name and prefix, such as deepseek/deepseek-flash"),
     "7013": Code("the guardrails' scanner is not available", "try again later", retry=True),
-    "10000": Code("the rest route does not accept this token", _rest_token_refused),
+    "10000": Code("the rest route does not accept this token", _token_refused),
 }
 """By the gateway's number. Sources: Cloudflare's changelog, guardrail, DLP, spend-limit and policy pages, captures."""
 
@@ -142,11 +138,11 @@ TEXTS: dict[str, Code] = {
 }
 """By the beginning of the text, in lower case, for errors without a number (Cloudflare docs: features/policies)."""
 
-EDGE: dict[str, tuple[str, str, bool | None]] = {
-    "1010": ("it takes this program for a bot", "change its User-Agent, or the rules of your custom domain", False),
-    "502": ("the gateway could not be reached", "try again later", None),
-    "520": ("the gateway gave no valid answer", "try again later", None),
-    "524": ("the gateway took too long", "try again later, or stream the answer", None),
+EDGE: dict[str, Code] = {
+    "1010": Code("it takes this program for a bot", "change its User-Agent, or the rules of your custom domain"),
+    "502": Code("the gateway could not be reached", "try again later", None),
+    "520": Code("the gateway gave no valid answer", "try again later", None),
+    "524": Code("the gateway took too long", "try again later, or stream the answer", None),
 }
 """Responses of Cloudflare's edge, which stands before the gateway: plain text, HTML or problem JSON."""
 

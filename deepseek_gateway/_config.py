@@ -122,9 +122,7 @@ class Findings(NamedTuple):
 
     values: dict[str, object]
     origins: dict[str, tuple[str, str]]
-    """For each field that has no default value: its origin, and the name of the argument or variable there.
-
-    The origin is `argument`, `environment` or the path of a `.env` file."""
+    """`argument`, `environment` or the path of a `.env` file, and the name there. Defaults have no origin."""
     complaint: str
     """The message of a `ConfigError` for these settings. Empty when they suffice."""
     missing: tuple[str, ...]
@@ -179,9 +177,10 @@ def _stripped(value: object) -> object:
 def _normalised(values: Mapping[str, object]) -> dict[str, object]:
     """Bring every value to the form in which it is checked and used."""
     stripped = {setting.field: _stripped(values.get(setting.field)) or setting.default for setting in SETTINGS}
-    endpoint, route = stripped["endpoint"], stripped["route"]
-    stripped["endpoint"] = endpoint.rstrip("/") if isinstance(endpoint, str) else endpoint
-    stripped["route"] = route.lower() if isinstance(route, str) else route
+    if isinstance(endpoint := stripped["endpoint"], str):
+        stripped["endpoint"] = endpoint.rstrip("/")
+    if isinstance(route := stripped["route"], str):
+        stripped["route"] = route.lower()
     return stripped
 
 
@@ -203,12 +202,13 @@ def _read_env_file(path: str | os.PathLike[str]) -> dict[str, str]:
 
 def _unreadable(path: str | os.PathLike[str], error: OSError | UnicodeDecodeError) -> str:
     """Say why a `.env` file could not be read and what to do."""
-    name = os.fspath(path)
     if isinstance(error, UnicodeDecodeError):
-        return f"the file {name} is not UTF-8 text; save it as UTF-8, or pass env_file=None to read no file"
-    if isinstance(error, FileNotFoundError):
-        return f"the file {name} does not exist; correct env_file, or pass env_file=None to read no file"
-    return f"the file {name} cannot be read ({error.strerror}); correct env_file, or pass env_file=None"
+        problem = "is not UTF-8 text; save it as UTF-8"
+    elif isinstance(error, FileNotFoundError):
+        problem = "does not exist; correct env_file"
+    else:
+        problem = f"cannot be read ({error.strerror}); correct env_file"
+    return f"the file {os.fspath(path)} {problem}, or pass env_file=None to read no file"
 
 
 def _complaint(

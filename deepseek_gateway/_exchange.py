@@ -12,16 +12,7 @@ from ._calls import call_from, log_call, logger, note_response, watchers
 from ._codes import deepseek_remedy
 from ._events import as_events
 from ._request import RefusedRequestError, body_on, loaded_body, member, redact, request_facts
-from ._response import (
-    Fault,
-    explain,
-    final,
-    hidden_fault,
-    may_hold_a_fault,
-    not_a_stream,
-    redirect_refused,
-    request_id,
-)
+from ._response import Fault, explain, final, hidden_fault, may_hold_a_fault, not_a_stream, redirect_refused, request_id
 from ._stream import CheckedBody, StreamCheck
 
 if TYPE_CHECKING:
@@ -53,13 +44,7 @@ class Exchange:
     """
 
     def __init__(self, request: httpx.Request, destination: Destination, *, streamed: bool) -> None:
-        """Decide what to send.
-
-        Args:
-            request: The request as the SDK built it.
-            destination: Where the requests of this client go.
-            streamed: Whether the SDK reads the body of the response itself.
-        """
+        """Decide what to send. `streamed` means that the SDK reads the body of the response itself."""
         self.request = request
         self.covered = destination.covers(request.url)
         self._destination = destination
@@ -135,43 +120,37 @@ class Exchange:
         success = response.status_code < _REDIRECTION
         if success and not response.is_closed:
             return self._checked(response)
-        if success and not self._streamed and not may_hold_a_fault(response.content):
-            self._ended()
-            return response
-        fault, given = self._success(response) if success else self._failure(response)
+        given = self._success(response) if success else self._failure(response)
         self._ended()
-        if fault:
-            _warn(fault, response)
-            return _as_response(fault, response)
         return given
 
-    def _failure(self, response: httpx.Response) -> tuple[Fault | None, httpx.Response]:
+    def _failure(self, response: httpx.Response) -> httpx.Response:
         """Explain an error. DeepSeek's own errors pass as they are, and their remedy goes to the log."""
         status = response.status_code
         if response.has_redirect_location:
-            return redirect_refused(status, response.headers["location"]), response
+            return _explained(redirect_refused(status, response.headers["location"]), response)
         if fault := explain(status, response.headers, response.text, self.facts):
-            return fault, response
+            return _explained(fault, response)
         if remedy := deepseek_remedy(status, response.text, self.facts):
-            logger.warning("%s from DeepSeek: %s%s", status, remedy, _id_suffix(response))
+            _warn(f"{status} from DeepSeek: {remedy}", response)
         if final(status, self.facts):
             response.headers["x-should-retry"] = "false"
-        return None, response
+        return response
 
-    def _success(self, response: httpx.Response) -> tuple[Fault | None, httpx.Response]:
+    def _success(self, response: httpx.Response) -> httpx.Response:
         """Look for an error in a successful response, and make a stream of one that should have been a stream."""
         body = response.content
         if may_hold_a_fault(body) and (fault := hidden_fault(response.text, self.facts)):
-            return fault, response
+            return _explained(fault, response)
         if not self._streamed:
-            return None, response
+            return response
         if member(self.request, "stream") is not True:  # the caller reads the body, as if nobody had read it yet
-            return None, _with_body(response, 200, stream=httpx.ByteStream(body))
+            return _with_body(response, 200, stream=httpx.ByteStream(body))
         try:
             events = as_events(json.loads(body))
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-            return not_a_stream(_content_type(response), response.text, self.facts), response
-        return None, _with_body(response, 200, content=events, headers=[(b"content-type", _EVENT_STREAM.encode())])
+            return _explained(not_a_stream(_content_type(response), response.text, self.facts), response)
+        return _with_body(response, 200, content=events, headers=[(b"content-type", _EVENT_STREAM.encode())])
 
     def _checked(self, response: httpx.Response) -> httpx.Response:
         """Have a body looked at as it passes: an event stream for its end, any body for when it is closed."""
@@ -197,7 +176,7 @@ class Exchange:
         fault = hidden_fault(data.decode("utf-8", "replace"), self.facts)
         if not fault or fault.type != "ai_gateway_error":
             return None
-        _warn(fault, response)
+        _warn(fault.logged, response)
         return json.dumps(fault.body).encode()
 
     def _record(self, call: GatewayCall) -> None:
@@ -213,22 +192,23 @@ class Exchange:
             log_call(call, f"{self.request.method} {path.decode('ascii', 'replace')}", error)
 
 
-def _warn(fault: Fault, response: httpx.Response) -> None:
-    logger.warning("%s%s", fault.logged, _id_suffix(response))
-
-
 def _content_type(response: httpx.Response) -> str:
     return str(response.headers.get("content-type", "")).lower()
 
 
-def _id_suffix(response: httpx.Response) -> str:
-    """Give the id to ask about, for the end of a log line."""
+def _warn(text: str, response: httpx.Response) -> None:
+    """Log a warning that ends with the id to ask about."""
     known = request_id(response.headers)
-    return f" (request id {known})" if known else ""
+    logger.warning("%s%s", text, f" (request id {known})" if known else "")
+
+
+def _explained(fault: Fault, response: httpx.Response) -> httpx.Response:
+    """Put an error that the SDK can read in place of a response, and log it."""
+    _warn(fault.logged, response)
+    return _as_response(fault, response)
 
 
 def _as_response(fault: Fault, response: httpx.Response) -> httpx.Response:
-    """Put an error that the SDK can read in place of a response."""
     retry = [] if fault.retry is None else [(b"x-should-retry", str(fault.retry).lower().encode())]
     headers = [(b"content-type", b"application/json"), *retry]
     return _with_body(response, fault.status, content=json.dumps(fault.body).encode(), headers=headers)

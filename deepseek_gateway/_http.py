@@ -23,12 +23,8 @@ if TYPE_CHECKING:
     import httpx2 as httpx
 
     from ._config import GatewayConfig
-
-    _AsyncClient = httpx.AsyncClient
 else:
     from ._connections import httpx
-
-    _AsyncClient = object
 
 
 class _Seam:
@@ -80,14 +76,15 @@ class GatewayHttpClient(_Seam, openai.DefaultHttpxClient):
             self.close()
 
 
-class _AsyncSeam(_Seam, _AsyncClient):
+class _AsyncSeam(_Seam):
     async def send(self, request: httpx.Request, *, stream: bool = False, **options: Any) -> httpx.Response:
         """Send what the exchange decides, and give the SDK what it makes of the response."""
         exchange = Exchange(request, self._destination, streamed=stream)
         if exchange.answer is not None:
             return exchange.answer
         try:
-            response = await super().send(exchange.outgoing, stream=True, **self._options_for(exchange, options))
+            client: Any = super()
+            response = await client.send(exchange.outgoing, stream=True, **self._options_for(exchange, options))
             if self._keep_alive_later:
                 set_keep_alive(response)
             if exchange.received(response):
@@ -103,8 +100,9 @@ class _AsyncSeam(_Seam, _AsyncClient):
     def __del__(self) -> None:
         """Free the sockets of a client that was dropped without `close()`, as the SDK's own client does."""
         with suppress(Exception):
-            if not self.is_closed:
-                asyncio.get_running_loop().create_task(self.aclose())  # nobody is left to await it
+            client: Any = self
+            if not client.is_closed:
+                asyncio.get_running_loop().create_task(client.aclose())  # nobody is left to await it
 
 
 class GatewayAsyncHttpClient(_AsyncSeam, openai.DefaultAsyncHttpxClient):

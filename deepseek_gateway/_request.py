@@ -16,17 +16,16 @@ from ._codes import REDACTED, RequestFacts
 from ._settings import OPENAI_VARIABLES, VARIABLE
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     import httpx2 as httpx
 
     from ._config import GatewayConfig
     from ._settings import Route
 
-Headers: TypeAlias = tuple[tuple[bytes, bytes], ...]
-"""Names and values as they are sent, in order."""
-
-Ambient: TypeAlias = frozenset[tuple[bytes, bytes]]
+Header: TypeAlias = tuple[bytes, bytes]
+Headers: TypeAlias = tuple[Header, ...]
+Ambient: TypeAlias = frozenset[Header]
 """Headers that only the environment put there: lower-case names with their values."""
 
 PLACEHOLDER = "key-stored-at-cloudflare"
@@ -36,11 +35,8 @@ _CREDENTIALS = (b"authorization", b"cf-aig-authorization")
 # A credential with one of these could not be sent, or would be sent without its end.
 _UNFIT = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]|\s$")
 # The SDK fills these from OPENAI_ORG_ID and OPENAI_PROJECT_ID, and describes the machine with the others.
-_OPENAI_ONLY = frozenset(
-    [b"openai-organization", b"openai-project"]
-    + [b"x-stainless-" + part for part in (b"arch", b"async", b"lang", b"os", b"package-version", b"runtime")]
-    + [b"x-stainless-runtime-version"]
-)
+_MACHINE = ("arch", "async", "lang", "os", "package-version", "runtime", "runtime-version")
+_OPENAI_ONLY = {b"openai-organization", b"openai-project", *(f"x-stainless-{part}".encode() for part in _MACHINE)}
 _AMBIENT_LINES = [(name, variable.header) for name, variable in OPENAI_VARIABLES.items() if variable.header]
 # The values to restore when OPENAI_CUSTOM_HEADERS replaced a header of the SDK's own.
 _SDK_OWN = {b"accept": b"application/json", b"content-type": b"application/json", b"user-agent": b"OpenAI/Python"}
@@ -60,28 +56,23 @@ class Destination:
     """Where the requests of one client go, and with which headers."""
 
     def __init__(self, config: GatewayConfig, base_url: httpx.URL, explicit_headers: Mapping[str, Any]) -> None:
-        """Precompute what every request is compared with.
-
-        Args:
-            config: The settings.
-            base_url: Their base URL, parsed by the HTTP library.
-            explicit_headers: The default headers that the caller gave.
-        """
+        """Take the settings, their base URL as the HTTP library parses it, and the caller's default headers."""
         self.config = config
         self.path = base_url.raw_path
         self._base_url = str(base_url)
-        self._host = base_url.netloc
-        self._origin = _origin(base_url)
         self._explicit_headers = dict(explicit_headers)
         self._ambient = ambient_headers(os.environ, self._explicit_headers)
-        self._template = lru_cache(maxsize=16)(self._make_template)
+        self._to_gateway = lru_cache(maxsize=16)(self._headers_to_gateway)
 
     def covers(self, url: httpx.URL) -> bool:
         """Whether a URL lies under the base URL, by origin and by whole path segments."""
         text = str(url)
         if not text.startswith(self._base_url) or text[len(self._base_url) :][:1] not in {"", "/", "?", "#"}:
             return False
-        return not (".." in text or "%" in text) or not _climbs(url.raw_path.partition(b"?")[0])
+        if ".." not in text and "%" not in text:
+            return True
+        path = unquote_to_bytes(url.raw_path.partition(b"?")[0])
+        return b".." not in re.split(rb"[/\\]", path)  # once it is resolved, the path would lead out of the base URL
 
     def headers(self, request: httpx.Request, *, covered: bool) -> httpx.Headers:
         """Give new headers to send for a request of the SDK. `Content-Length`, if it is there, is still to be set."""
@@ -89,22 +80,18 @@ class Destination:
             (name, b"") if name == b"Content-Length" else (name, value) for name, value in request.headers.raw
         )
         if covered:
-            return self._template(type(request.headers), given).copy()
-        same_origin = _origin(request.url) == self._origin
-        kept = headers_to_elsewhere(
-            self.config, request.url.netloc, given, self._present_ambient(), same_origin=same_origin
-        )
-        return type(request.headers)(kept)
+            return self._to_gateway(type(request.headers), given, request.url.netloc).copy()
+        return type(request.headers)(headers_to_elsewhere(self.config, given, self._ambient_now(), request.url))
 
-    def _make_template(self, headers_class: type[httpx.Headers], given: Headers) -> httpx.Headers:
-        return headers_class(headers_to_gateway(self.config, self._host, given, self._present_ambient()))
+    def _headers_to_gateway(self, kind: type[httpx.Headers], given: Headers, host: bytes) -> httpx.Headers:
+        return kind(headers_to_gateway(self.config, given, self._ambient_now(), host))
 
-    def _present_ambient(self) -> Ambient:
+    def _ambient_now(self) -> Ambient:
         """Read the environment again, as with_options() makes the SDK do. What is new there makes new headers."""
         return self._ambient | ambient_headers(os.environ, self._explicit_headers)
 
 
-def headers_to_gateway(config: GatewayConfig, host: bytes, given: Headers, ambient: Ambient) -> Headers:
+def headers_to_gateway(config: GatewayConfig, given: Headers, ambient: Ambient, host: bytes) -> Headers:
     """Say with which headers a request under the base URL is sent.
 
     The Cloudflare token travels in `cf-aig-authorization` only and the DeepSeek key in `Authorization` only. Cloudflare
@@ -112,63 +99,65 @@ def headers_to_gateway(config: GatewayConfig, host: bytes, given: Headers, ambie
     adding a stored key (Cloudflare docs: configuration/authentication, configuration/bring-your-own-keys). The rest
     route takes the token in `Authorization` and the gateway's name in a header (usage/rest-api).
 
-    Args:
-        config: The settings.
-        host: The host and port of the request's URL.
-        given: The headers as the SDK wrote them. A credential or an option that the caller gave wins.
-        ambient: The headers that only the environment put there.
-
-    Returns:
-        The headers to send.
-
-    Raises:
-        RefusedRequestError: A credential that the caller gave does not fit into a header.
+    What the caller gave wins. A credential that does not fit into a header is a `RefusedRequestError`.
     """
-    others: list[tuple[bytes, bytes]] = []
-    for_gateway: dict[bytes, tuple[bytes, bytes]] = {}
-    for name, value in _without_ambient(config, host, given, ambient):
+    others: list[Header] = []
+    for_gateway: dict[bytes, Header] = {}
+    for name, value in _without_ambient(config, given, ambient, host):
         key = name.lower()
         if key == b"authorization" or key.startswith(b"cf-aig-"):
             # Old SDKs send a header twice when the caller writes its name in another case. The last is the caller's.
             for_gateway[key] = name, value
         elif key not in _OPENAI_ONLY:
             others.append((name, value))
-    for credential in _CREDENTIALS:
-        _refuse_unfit(credential, for_gateway.get(credential, (b"", b""))[1])
+    for key in _CREDENTIALS:
+        if key in for_gateway and _UNFIT.search(for_gateway[key][1]):
+            raise RefusedRequestError(
+                f"The credential given for {key.decode()} ends in white space, or holds a line break or another "
+                "control character, which no header can carry. Copy the credential again, in one piece.",
+                code="unfit_credential",
+            )
     if for_gateway.get(b"authorization", (b"", b""))[1] == f"Bearer {PLACEHOLDER}".encode():
         del for_gateway[b"authorization"]
-    for option, text in config.headers.items():
-        for_gateway.setdefault(option.encode(), (option.encode(), text.encode()))
-    return (*others, *for_gateway.values())
+    added = [(name.encode(), text.encode()) for name, text in config.headers.items()]
+    return (*others, *({name: (name, value) for name, value in added} | for_gateway).values())
 
 
-def headers_to_elsewhere(
-    config: GatewayConfig, host: bytes, given: Headers, ambient: Ambient, *, same_origin: bool
-) -> Headers:
+def headers_to_elsewhere(config: GatewayConfig, given: Headers, ambient: Ambient, url: httpx.URL) -> Headers:
     """Say with which headers a request to any other URL is sent.
 
     These are the headers that the caller gave for it, without the placeholder, the configured credentials and what
     only the environment put there. `cf-aig-*` headers never go to another origin, because a copy of a client would
     carry them there unasked.
     """
+    own = type(url)(config.base_url)
+    same_origin = (url.scheme, url.host, url.port) == (own.scheme, own.host, own.port)
     secrets = {secret.encode() for secret in (PLACEHOLDER, config.api_key, config.gateway_token) if secret}
     return tuple(
         (name, value)
-        for name, value in _without_ambient(config, host, given, ambient)
+        for name, value in _without_ambient(config, given, ambient, url.netloc)
         if secrets.isdisjoint(re.split(rb"[\s,;=]+", value))
         and (same_origin or not name.lower().startswith(b"cf-aig-"))
     )
 
 
+def _without_ambient(config: GatewayConfig, given: Headers, ambient: Ambient, host: bytes) -> Iterator[Header]:
+    """Undo what `OPENAI_*` variables did to the headers, and restore what they replaced."""
+    replaced = _SDK_OWN | {b"host": host}
+    if config.bearer:
+        replaced[b"authorization"] = f"Bearer {config.bearer}".encode()
+    for name, value in given:
+        key = name.lower()
+        if (key, value) not in ambient:
+            yield name, value
+        elif key in replaced:
+            yield name, replaced[key]
+
+
 def ambient_headers(environ: Mapping[str, str], explicit: Mapping[str, Any]) -> Ambient:
     """List the headers that the SDK takes from `OPENAI_*` variables, whatever the base URL is.
 
-    Args:
-        environ: The environment of the process.
-        explicit: The default headers that the caller gave. A header that is equal to one of these is the caller's.
-
-    Returns:
-        Lower-case names with their values.
+    A header that equals one of the caller's default headers (`explicit`) is the caller's.
     """
     lines: list[str] = []
     for variable, template in _AMBIENT_LINES:
@@ -216,18 +205,7 @@ _LEADING_MODEL = re.compile(rb'\{"model":"([^"\\]*)"')
 
 
 def body_on(route: Route, body: bytes) -> bytes:
-    """Give a JSON body the model name that its route expects.
-
-    Args:
-        route: The route that the request takes.
-        body: The body as the SDK wrote it.
-
-    Returns:
-        The same object when nothing changes, else the same JSON with another name.
-
-    Raises:
-        RefusedRequestError: The route does not lead to this model.
-    """
+    """Give a JSON body the model name that its route expects. If nothing changes, it stays the same object."""
     if leading := _LEADING_MODEL.match(body):
         start, end = leading.span(1)
         model = body[start:end].decode("utf-8", "surrogateescape")
@@ -276,14 +254,9 @@ def model_on(route: Route, model: str) -> str:
 
 
 def request_facts(request: httpx.Request, config: GatewayConfig) -> RequestFacts:
-    """Say what is known of a request that was sent. This is the only place that makes `RequestFacts`.
+    """Say what is known of a request that was sent. Nothing else makes `RequestFacts`.
 
-    Args:
-        request: The request as it was sent, with its credentials. An event hook of the HTTP client sees it.
-        config: The settings of the client that sent it.
-
-    Returns:
-        What a remedy depends on.
+    The request is the one that was sent, with its credentials, as an event hook of the HTTP client sees it.
     """
     headers = request.headers
     attempts = headers.get("cf-aig-max-attempts", "")
@@ -299,36 +272,3 @@ def request_facts(request: httpx.Request, config: GatewayConfig) -> RequestFacts
         max_attempts=int(attempts) if attempts.isdecimal() else 1,
         secrets=tuple(filter(None, [*given, config.api_key, config.gateway_token])),
     )
-
-
-def _without_ambient(config: GatewayConfig, host: bytes, given: Headers, ambient: Ambient) -> Headers:
-    """Undo what `OPENAI_*` variables did to the headers, and restore what they replaced."""
-    replaced = _SDK_OWN | {b"host": host}
-    if config.bearer:
-        replaced[b"authorization"] = f"Bearer {config.bearer}".encode()
-    kept: list[tuple[bytes, bytes]] = []
-    for name, value in given:
-        key = name.lower()
-        if (key, value) not in ambient:
-            kept.append((name, value))
-        elif key in replaced:
-            kept.append((name, replaced[key]))
-    return tuple(kept)
-
-
-def _refuse_unfit(name: bytes, credential: bytes) -> None:
-    if _UNFIT.search(credential):
-        raise RefusedRequestError(
-            f"The credential given for {name.decode()} ends in white space, or contains a line break or another "
-            "control character. No header can carry it. Copy the credential again, in one piece.",
-            code="unfit_credential",
-        )
-
-
-def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
-    return url.scheme, url.host, url.port
-
-
-def _climbs(path: bytes) -> bool:
-    """Whether a path leaves its own beginning by `..` once it is resolved, however the dots are written."""
-    return b".." in re.split(rb"[/\\]", unquote_to_bytes(path))

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
-from ._codes import CODES, EDGE, TEXTS, RequestFacts, deepseek_remedy
+from ._codes import CODES, EDGE, TEXTS, Code, RequestFacts, deepseek_remedy
 from ._settings import VARIABLE
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 Object: TypeAlias = dict[str, Any]
 
-_ERROR_STATUSES = range(400, 600)
+_ERRORS, _SERVER_ERRORS = range(400, 600), range(500, 600)
 _BEGINNING = 512
 _LONGEST_LINE = 300
 
@@ -73,12 +73,6 @@ def explain(status: int, headers: Mapping[str, str], text: str, facts: RequestFa
     A gateway error is a JSON object with `success: false` or a list of errors. Cloudflare's edge, which stands before
     the gateway, answers in plain text, HTML or problem JSON. Any other text that is not JSON is the upstream's.
 
-    Args:
-        status: The HTTP status. It is below 400 where a response holds an error all the same.
-        headers: The headers of the response.
-        text: Its body.
-        facts: What is known of the request.
-
     Returns:
         The error, or None when the body is in OpenAI's form already, as DeepSeek's own errors are.
     """
@@ -127,7 +121,7 @@ def hidden_fault(text: str, facts: RequestFacts) -> Fault | None:
         return None  # a file that is downloaded may hold anything
     own = cast("Object", error) if isinstance(error, dict) else {}
     numbers = (data.get("httpCode"), own.get("status"), own.get("code"))
-    status = next((number for number in numbers if isinstance(number, int) and number in _ERROR_STATUSES), 502)
+    status = next((number for number in numbers if isinstance(number, int) and number in _ERRORS), 502)
     if fault := explain(status, {}, text, facts):
         return fault
     kind, code, param = (None if own.get(key) is None else str(own[key]) for key in ("type", "code", "param"))
@@ -152,7 +146,7 @@ def json_object(text: str | bytes) -> Object | None:
 
 def final(status: int, facts: RequestFacts) -> bool:
     """Whether an upstream failure is final, because the gateway was asked for several attempts and has made them."""
-    return facts.max_attempts > 1 and (status in {408, 409, 429} or status >= 500)  # noqa: PLR2004  # the SDK's own list
+    return facts.max_attempts > 1 and (status in {408, 409, 429} or status in _SERVER_ERRORS)  # the SDK's own list
 
 
 def _gateway(status: int, data: Object, facts: RequestFacts) -> Fault:
@@ -186,12 +180,13 @@ def _not_json(status: int, headers: Mapping[str, str], text: str, facts: Request
 
 def _edge(status: int, headers: Mapping[str, str], code: str, text: str, original: Any) -> Fault:
     """Explain a response of Cloudflare's edge, which came before the gateway could answer."""
-    meaning, remedy, retry = EDGE.get(code, ("", "try again later" if status >= 500 else "", None))  # noqa: PLR2004
+    row = EDGE.get(code) or Code("", "try again later" if status in _SERVER_ERRORS else "", None)
+    remedy = str(row.remedy)
     ray = f"cf-ray {headers['cf-ray']}" if "cf-ray" in headers else ""
-    explained = "; ".join(part for part in (meaning, text, ray, remedy) if part)
+    explained = "; ".join(part for part in (row.meaning, text, ray, remedy) if part)
     message = f"{status} from Cloudflare's edge, before AI Gateway answered: {explained}"
-    advice = "; ".join(part for part in (meaning, remedy) if part)
-    return Fault(status, message, "edge_error", code, original=original, retry=retry, advice=advice)
+    advice = "; ".join(part for part in (row.meaning, remedy) if part)
+    return Fault(status, message, "edge_error", code, original=original, retry=row.retry, advice=advice)
 
 
 def _upstream(status: int, text: str, original: Any, facts: RequestFacts) -> Fault:

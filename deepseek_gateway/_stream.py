@@ -42,10 +42,8 @@ class StreamCheck:
     def __init__(self, explain: Callable[[bytes], bytes | None], *, expects_response: bool) -> None:
         """Begin before the first byte.
 
-        Args:
-            explain: Is called with the data of a first event that may hold an error, and gives the data to pass on in
-                its place, if there is any.
-            expects_response: Whether this is a stream of `/responses`, and not a chat stream.
+        `explain` gets the data of a first event that may hold an error, and gives the data to pass on in its place, if
+        there is any. `expects_response` tells a stream of `/responses` from a chat stream.
         """
         self.arrived = 0
         self.end = "its last event" if expects_response else "[DONE]"
@@ -111,14 +109,10 @@ class CheckedBody(httpx.SyncByteStream, httpx.AsyncByteStream):
         *,
         decoded: bool,
     ) -> None:
-        """Take the place of a response's own body.
+        """Take the place of the body of a response, which has not been read.
 
-        Args:
-            response: The response, whose body has not been read.
-            check: Looks for the end of an event stream. Without it, the body is only passed on.
-            timeouts: The timeouts of the request that was sent, from its extensions.
-            on_close: Is called when the body is closed.
-            decoded: Whether to remove the content encoding.
+        Without a `check` the body is only passed on. `timeouts` are those of the request that was sent, `on_close` is
+        called when the body is closed, and `decoded` removes the content encoding.
         """
         self._response = response
         self._inner: Any = response.stream
@@ -138,17 +132,18 @@ class CheckedBody(httpx.SyncByteStream, httpx.AsyncByteStream):
         """Pass the chunks on, up to the end of the stream."""
         if self._chunks is not None:
             return
+        check = self._check
         # Kept until close(), because dropping the iterator of a body closes its connection.
         self._chunks = self._response.iter_bytes() if self._decoded else iter(self._inner)
         try:
             with self._whole_or_raises():
                 for chunk in self._chunks:
-                    if passed := self._passed(chunk):
+                    if passed := check.feed(chunk) if check else chunk:
                         yield passed
                         if self._complete:
                             return
                 self._ended = True
-                if rest := self._rest():
+                if check and (rest := check.rest()):
                     yield rest
         except Exception:
             self._ended = True
@@ -159,16 +154,17 @@ class CheckedBody(httpx.SyncByteStream, httpx.AsyncByteStream):
         """Pass the chunks on, up to the end of the stream."""
         if self._chunks is not None:
             return
+        check = self._check
         self._chunks = self._response.aiter_bytes() if self._decoded else aiter(self._inner)  # kept, as above
         try:
             with self._whole_or_raises():
                 async for chunk in self._chunks:
-                    if passed := self._passed(chunk):
+                    if passed := check.feed(chunk) if check else chunk:
                         yield passed
                         if self._complete:
                             return
                 self._ended = True
-                if rest := self._rest():
+                if check and (rest := check.rest()):
                     yield rest
         except Exception:
             self._ended = True
@@ -204,12 +200,6 @@ class CheckedBody(httpx.SyncByteStream, httpx.AsyncByteStream):
             await self._inner.aclose()
             self._on_close()
 
-    def _passed(self, chunk: bytes) -> bytes:
-        return self._check.feed(chunk) if self._check else chunk
-
-    def _rest(self) -> bytes:
-        return self._check.rest() if self._check else b""
-
     @property
     def _complete(self) -> bool:
         return self._check is not None and self._check.complete
@@ -225,17 +215,14 @@ class CheckedBody(httpx.SyncByteStream, httpx.AsyncByteStream):
         check, request = self._check, self._response.request
         try:
             yield
-        except httpx.TimeoutException as error:
+        except httpx.RequestError as error:
             if check is None:
                 raise
+            if not isinstance(error, httpx.TimeoutException):
+                raise openai.APIConnectionError(message=check.cut("broke off"), request=request) from error
             timeout = openai.APITimeoutError(request=request)
             timeout.message = check.cut("stalled")
             timeout.args = (timeout.message,)
             raise timeout from error
-        except httpx.RequestError as error:
-            if check is None:
-                raise
-            raise openai.APIConnectionError(message=check.cut("broke off"), request=request) from error
-        else:
-            if check and not check.complete:
-                raise openai.APIConnectionError(message=check.cut("ended"), request=request)
+        if check and not check.complete:
+            raise openai.APIConnectionError(message=check.cut("ended"), request=request)

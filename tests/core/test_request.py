@@ -218,7 +218,7 @@ def test_a_request_without_a_body_gets_no_content_length() -> None:
 
 def test_headers_to_gateway_is_a_pure_function_that_can_be_memoised() -> None:
     given = ((b"Authorization", b"Bearer the-key"), (b"X-Stainless-OS", b"Linux"))
-    arguments = CONFIG, b"ai.example.com", given, frozenset[tuple[bytes, bytes]]()
+    arguments = CONFIG, given, frozenset[tuple[bytes, bytes]](), b"ai.example.com"
     assert headers_to_gateway(*arguments) == headers_to_gateway(*arguments) == (
         (b"Authorization", b"Bearer the-key"),
         (b"cf-aig-authorization", b"Bearer the-token"),
