@@ -64,11 +64,12 @@ class Code(NamedTuple):
         return self.remedy if isinstance(self.remedy, str) else self.remedy(facts)
 
 
-def _token_refused(facts: RequestFacts) -> str:
-    permission = "Workers AI Read" if facts.route == "rest" else "AI Gateway Run"
-    if facts.gateway_token:
-        return f"the token in {_TOKEN} was sent; on the {facts.route} route it needs {permission} on this account"
-    return f"set {_TOKEN} to a token with {permission}"
+def _token_with(permission: str) -> Callable[[RequestFacts], str]:
+    return lambda facts: (
+        f"the token in {_TOKEN} was sent; it needs {permission} on this account"
+        if facts.gateway_token
+        else f"set {_TOKEN} to a token with {permission}"
+    )
 
 
 def _provider_unknown(facts: RequestFacts) -> str:
@@ -97,7 +98,7 @@ CODES: dict[str, Code] = {
     "2003": Code("the gateway's own rate limit is reached", "slow down, or raise the limit", retry=True),
     "2005": Code("the provider behind the gateway did not answer", _not_reached, retry=True),
     "2008": Code("the gateway knows no such provider", _provider_unknown),
-    "2009": Code("this gateway asks for authentication", _token_refused),
+    "2009": Code("this gateway asks for authentication", _token_with("AI Gateway Run")),
     "2016": Code("a guardrail blocked the prompt", "change the prompt, or the gateway's guardrails"),
     "2017": Code("a guardrail blocked the response", "change the prompt, or the gateway's guardrails"),
     "2018": Code(
@@ -125,7 +126,7 @@ CODES: dict[str, Code] = {
     "7001": Code("the rest route does not offer this method here", "use the provider route"),
     "7003": Code("the model is not known here", "check its name and prefix, such as deepseek/deepseek-flash"),
     "7013": Code("the guardrails' scanner is not available", "try again later", retry=True),
-    "10000": Code("the rest route does not accept this token", _token_refused),
+    "10000": Code("the rest route does not accept this token", _token_with("Workers AI Read")),
 }
 """By the gateway's number. Sources: Cloudflare's changelog, guardrail, DLP, spend-limit and policy pages, captures."""
 

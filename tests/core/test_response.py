@@ -265,7 +265,7 @@ class TestErrors:
                 {"route": "rest"},
                 {},
                 rest_form(10000, "Authentication error"),
-                "on the rest route it needs Workers AI Read",
+                "it needs Workers AI Read",
             ),
         ],
     )
