@@ -4,10 +4,6 @@
 
     client = create_client()  # settings from the environment and .env
 
-`create_client()` gives an `openai.OpenAI`, `create_async_client()` an `openai.AsyncOpenAI`: the real classes, ready
-for the gateway. `GatewayConfig` holds the settings, `ConfigError` says what is wrong with them. `gateway_headers()`
-writes the gateway's options, for `extra_headers=`; `record_calls()` keeps what the gateway told about each call;
-`long_history()` spares long conversations the SDK's walk over their messages.
 Importing this package reads no setting and does not import openai.
 """
 
@@ -37,7 +33,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    """Load `ConfigError` when it is asked for: it is an `openai.OpenAIError`, and openai takes 400 ms to import."""
+    """Import `ConfigError` when it is used: it is an `openai.OpenAIError`, and importing openai takes 400 ms."""
     if name == "ConfigError":
         from ._errors import ConfigError  # noqa: PLC0415  # see above
 

@@ -68,11 +68,11 @@ class GatewayCall:
         """
         for attribute in ("http_response", "response"):
             response = getattr(response, attribute, response)
-        if not hasattr(response, "status_code"):
-            if hasattr(response, "request"):  # a connection error
-                return call_from(response.request)
+        if not hasattr(response, "request"):
             raise TypeError(f"{type(response).__name__} holds no HTTP response")
         call = call_from(response.request)
+        if not hasattr(response, "status_code"):  # a connection error
+            return call
         note_response(call, response.status_code, response.headers)
         try:
             call.elapsed = response.elapsed.total_seconds()
@@ -104,20 +104,19 @@ def note_response(call: GatewayCall, status: int, headers: Mapping[str, str]) ->
 def log_call(call: GatewayCall, method_and_path: str, error: BaseException | None = None) -> None:
     """Write the INFO line of a call that has ended. It names no account, gateway or secret."""
     if call.status is None:
-        logger.info("%s no answer (%s) %.3f s", method_and_path, type(error).__name__, call.elapsed)
-        return
-    cache, log_id = call.cache_status or "-", call.log_id or "-"
-    logger.info("%s %s cache=%s log=%s %.3f s", method_and_path, call.status, cache, log_id, call.elapsed)
+        what = f"no answer ({type(error).__name__})"
+    else:
+        what = f"{call.status} cache={call.cache_status or '-'} log={call.log_id or '-'}"
+    logger.info("%s %s %.3f s", method_and_path, what, call.elapsed)
 
 
 @contextmanager
 def record_calls() -> Generator[list[GatewayCall]]:
     """Keep every exchange of this library's clients with the gateway while the block runs.
 
-    Calls are found wherever they are made: inside another library, in asyncio tasks, and in threads that are started
-    with the context (`asyncio.to_thread()` does so, and `contextvars.copy_context()` helps elsewhere). Nested blocks
-    all see them. A call appears when its headers arrive, or when it is known that none will come. `elapsed` is filled
-    in when the call ends. Every retry of the SDK is an exchange of its own. Outside a block nothing is kept.
+    Calls are found wherever they are made: inside another library, in asyncio tasks, and in threads that run in a copy
+    of the context, as those of `asyncio.to_thread()` do. Nested blocks see them too. A call appears when its headers
+    arrive, or when none will come. `elapsed` is set when the call ends. Every retry of the SDK is an exchange.
 
     Yields:
         A list that grows with the calls, in the order of their responses.

@@ -1,8 +1,7 @@
 """What an error code means, what to do about it, and whether a retry can help: one table.
 
-The facts are those of Cloudflare's documentation and of responses captured from the live service. New codes appear
-every quarter. A code that is not in the table is reported with the gateway's own text, and the SDK decides by the
-status whether to retry.
+The facts come from Cloudflare's documentation and from captured responses. A code that is not in the table is reported
+with the gateway's own text, and the SDK decides by the status whether to retry.
 """
 
 from __future__ import annotations

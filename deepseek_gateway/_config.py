@@ -51,7 +51,6 @@ class GatewayConfig:
     endpoint: str | None = None
 
     def __post_init__(self) -> None:
-        """Normalise the values and refuse those that cannot work."""
         values = _normalised({setting.field: getattr(self, setting.field) for setting in SETTINGS})
         for name, value in values.items():
             object.__setattr__(self, name, value)
@@ -150,7 +149,9 @@ def look_up(
         try:
             sources.append((os.fspath(path), _read_env_file(path)))
         except (OSError, UnicodeDecodeError) as error:
-            problems.append(_unreadable(path, error))
+            why = "it is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else error.strerror
+            remedy = "correct env_file or the file, or pass env_file=None to read no file"
+            problems.append(f"the file {os.fspath(path)} cannot be read ({why}); {remedy}")
     values: dict[str, object] = {}
     names = dict(_VARIABLES)
     origins: dict[str, tuple[str, str]] = {}
@@ -200,64 +201,38 @@ def _read_env_file(path: str | os.PathLike[str]) -> dict[str, str]:
         return {name: value for name, value in dotenv_values(stream=stream).items() if value is not None}
 
 
-def _unreadable(path: str | os.PathLike[str], error: OSError | UnicodeDecodeError) -> str:
-    """Say why a `.env` file could not be read and what to do."""
-    if isinstance(error, UnicodeDecodeError):
-        problem = "is not UTF-8 text; save it as UTF-8"
-    elif isinstance(error, FileNotFoundError):
-        problem = "does not exist; correct env_file"
-    else:
-        problem = f"cannot be read ({error.strerror}); correct env_file"
-    return f"the file {os.fspath(path)} {problem}, or pass env_file=None to read no file"
-
-
 def _complaint(
-    values: Mapping[str, object], names: Mapping[str, str], problems: Iterable[str] = ()
+    values: Mapping[str, object], names: Mapping[str, str], unreadable: Iterable[str] = ()
 ) -> tuple[str, tuple[str, ...]]:
     """Say in one message everything that is wrong, and name the variables that are missing."""
-    missing, absent = _missing(values)
-    lines = [*absent, *problems, *_malformed(values, names)]
-    if not lines:
-        return "", ()
-    where = "\nSet it in the environment or in a .env file, or pass it to GatewayConfig()." if absent else ""
-    return "\n  - ".join(["deepseek_gateway cannot be configured:", *lines]) + where, missing
+    problems = [*_problems(values, names), *(((), line) for line in unreadable)]
+    missing = tuple(variable for variables, _ in problems for variable in variables)
+    lines = ["deepseek_gateway cannot be configured:", *(line for _, line in problems)]
+    where = "\nSet it in the environment or in a .env file, or pass it to GatewayConfig()." if missing else ""
+    return ("\n  - ".join(lines) + where if problems else ""), missing
 
 
 def _refuse(complaint: str, missing: tuple[str, ...]) -> None:
-    """Raise an exception if there is a complaint."""
     if complaint:
         from ._errors import ConfigError  # noqa: PLC0415  # it imports openai, which takes 400 ms
 
         raise ConfigError(complaint, missing=missing)
 
 
-def _missing(values: Mapping[str, object]) -> tuple[tuple[str, ...], list[str]]:
-    """Name the variables that are absent although the route needs them, and say so in sentences."""
-    described = {setting.field: f"{setting.meaning} ({setting.source})" for setting in SETTINGS}
-    key, token = VARIABLE["api_key"], VARIABLE["gateway_token"]
-    fields: list[str] = []
-    lines: list[str] = []
+def _problems(values: Mapping[str, object], names: Mapping[str, str]) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Give each problem as the variables that are missing, if any, and a sentence. Secrets are never shown."""
+    about = {setting.field: f"{setting.meaning} ({setting.source})" for setting in SETTINGS}
+    account, key, token = (VARIABLE[name] for name in ("account_id", "api_key", "gateway_token"))
     if values["account_id"] is None and values["endpoint"] is None:
-        fields.append("account_id")
-        lines.append(f"{VARIABLE['account_id']} is not set or blank: {described['account_id']}")
+        yield (account,), f"{account} is not set or blank: {about['account_id']}"
     if values["gateway_token"] is None and values["route"] == "rest":
-        fields.append("gateway_token")
-        lines.append(f"{token} is not set or blank, and the rest route needs it: {described['gateway_token']}")
+        yield (token,), f"{token} is not set or blank, and the rest route needs it: {about['gateway_token']}"
     elif values["gateway_token"] is None and values["api_key"] is None:
-        fields += ["api_key", "gateway_token"]
-        lines.append(
-            f"neither {key} nor {token} is set (blank is unset); give at least one:"
-            f"\n      {key}: {described['api_key']}\n      {token}: {described['gateway_token']}"
-        )
-    return tuple(VARIABLE[name] for name in fields), lines
-
-
-def _malformed(values: Mapping[str, object], names: Mapping[str, str]) -> Iterator[str]:
-    """Say of each value that cannot work which rule it breaks and what to do. Keys and tokens are never shown."""
+        sentence = f"neither {key} nor {token} is set (blank is unset); give at least one:"
+        yield (key, token), f"{sentence}\n      {key}: {about['api_key']}\n      {token}: {about['gateway_token']}"
     for setting in SETTINGS:
         value, name = values[setting.field], names[setting.field]
-        if isinstance(value, str):
-            if broken := setting.rule(value):
-                yield f"{name} {broken}"
-        elif value is not None:
-            yield f"{name} must be text, not {type(value).__name__}"
+        if value is not None and not isinstance(value, str):
+            yield (), f"{name} must be text, not {type(value).__name__}"
+        elif value and (broken := setting.rule(value)):
+            yield (), f"{name} {broken}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from contextlib import suppress
-from functools import lru_cache
+from functools import cache, lru_cache
 from importlib import import_module
 from inspect import signature
 from pathlib import Path
@@ -76,7 +76,7 @@ def set_keep_alive(response: httpx.Response) -> None:
                 connection.setsockopt(*option)
 
 
-@lru_cache(maxsize=1)
+@cache
 def _socket_options() -> tuple[tuple[int, int, int], ...]:
     """List the options that this system takes. An option that it refuses would make every connection fail."""
     wanted = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]

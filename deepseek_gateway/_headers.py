@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-import math
 import re
+import sys
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from functools import partial
 from typing import Any, Literal
 
 _MINUTE, _MONTH = 60, 30 * 24 * 3600
+_LARGEST = sys.float_info.max
 _COSTS = ("per_token_in", "per_token_out", "per_cache_read_token", "per_cache_write_token", "total_cost")
 
 
@@ -94,17 +95,9 @@ def _seconds(name: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float, timedelta)):
         raise ValueError(f"{name} must be seconds or a timedelta, not {type(value).__name__}")
     seconds = value.total_seconds() if isinstance(value, timedelta) else value
-    if not _finite(seconds) or seconds < 0:
+    if not 0 <= seconds <= _LARGEST:
         raise ValueError(f"{name} must be a finite duration of 0 s or more, not {value}")
     return seconds
-
-
-def _finite(value: float) -> bool:
-    """Whether a number can be written down. An integer that is too large for a float counts as infinite."""
-    try:
-        return math.isfinite(value)
-    except OverflowError:
-        return False
 
 
 def _cache_ttl(name: str, value: Any) -> str:
@@ -157,7 +150,7 @@ def _metadata(name: str, value: Any) -> str:
                 f"{name}[{key!r}] must be text, a number or a boolean: "
                 "null or nested values make Cloudflare drop all metadata"
             )
-        if isinstance(entry, float) and not _finite(entry):
+        if isinstance(entry, float) and not abs(entry) <= _LARGEST:
             raise ValueError(f"{name}[{key!r}] must be a finite number")
     return json.dumps(dict(value), separators=(",", ":"))
 
@@ -180,7 +173,7 @@ def _custom_cost(name: str, value: Any) -> str:
     if unknown := set(value) - set(_COSTS):
         raise ValueError(f"{name} knows {', '.join(_COSTS)}, not {', '.join(sorted(map(str, unknown)))}")
     for item, cost in value.items():
-        if isinstance(cost, bool) or not isinstance(cost, (int, float)) or not _finite(cost) or cost < 0:
+        if isinstance(cost, bool) or not isinstance(cost, (int, float)) or not 0 <= cost <= _LARGEST:
             raise ValueError(f"{name}[{item!r}] must be USD, a finite number of 0 or more, not {cost!r}")
     return json.dumps(dict(value), separators=(",", ":"))
 

@@ -46,7 +46,6 @@ class RefusedRequestError(Exception):
     """A request that must not be sent. The message gives the reason and the remedy."""
 
     def __init__(self, message: str, *, code: str, param: str | None = None) -> None:
-        """Keep the fields of the error that the caller gets."""
         super().__init__(message)
         self.code = code
         self.param = param
@@ -56,7 +55,6 @@ class Destination:
     """Where the requests of one client go, and with which headers."""
 
     def __init__(self, config: GatewayConfig, base_url: httpx.URL, explicit_headers: Mapping[str, Any]) -> None:
-        """Take the settings, their base URL as the HTTP library parses it, and the caller's default headers."""
         self.config = config
         self.path = base_url.raw_path
         self._base_url = str(base_url)
@@ -227,17 +225,8 @@ def model_on(route: Route, model: str) -> str:
 
     DeepSeek refuses a name with a prefix, and the provider route passes names on as they are. The compat and rest
     routes tell the providers apart by the prefix (Cloudflare docs: usage/providers/deepseek, usage/chat-completion).
-    Names themselves are not checked, because new ones appear every quarter.
-
-    Args:
-        route: The route that the request takes.
-        model: The name as the caller wrote it, with or without `deepseek/`.
-
-    Returns:
-        The bare name on the provider route. Elsewhere the name with a prefix; a name that has a prefix keeps it.
-
-    Raises:
-        RefusedRequestError: A dynamic route or another provider's model was asked for on the provider route.
+    Names themselves are not checked, because new ones appear every quarter. A name that the provider route does not
+    lead to is a `RefusedRequestError`.
     """
     if route != "provider":
         return model if "/" in model or not model else f"deepseek/{model}"

@@ -81,8 +81,8 @@ def explain(status: int, headers: Mapping[str, str], text: str, facts: RequestFa
     if data is None:
         return _not_json(status, headers, text.strip(), facts)
     error: Any = data.get("error")
-    by_gateway = data.get("success") is False or data.get("name") == "AiGatewayError"
-    if by_gateway or isinstance(error, list) or isinstance(data.get("errors"), list):
+    listed = isinstance(error, list) or isinstance(data.get("errors"), list)
+    if listed or data.get("success") is False or data.get("name") == "AiGatewayError":
         return _gateway(status, data, facts)
     if isinstance(error, dict) and isinstance(cast("Object", error).get("message"), str):
         return None
@@ -161,9 +161,7 @@ def _gateway(status: int, data: Object, facts: RequestFacts) -> Fault:
     original = " ".join(part for part in (code, text) if part)
     advice = f"{row.meaning}; {row.advice(facts)}" if row else ""
     explained = f"{row.meaning} ({original}); {row.advice(facts)}" if row else original or "it gave no text"
-    retry = row.retry if row else None
-    if code == "2005" and facts.max_attempts > 1:
-        retry = False
+    retry = False if code == "2005" and facts.max_attempts > 1 else row.retry if row else None
     message = f"{status} from AI Gateway, not from DeepSeek: {explained}"
     return Fault(status, message, "ai_gateway_error", code, original=data, retry=retry, advice=advice)
 
@@ -172,8 +170,7 @@ def _not_json(status: int, headers: Mapping[str, str], text: str, facts: Request
     """Tell the edge's plain text and HTML from an upstream's: the gateway gives what it passes on a log id."""
     if number := re.fullmatch(r"error code: (\d+)", text):
         return _edge(status, headers, number.group(1), text, text)
-    logged = "cf-aig-log-id" in headers
-    if not logged and (text.startswith("<") or (not text and "cf-ray" in headers)):
+    if "cf-aig-log-id" not in headers and (text.startswith("<") or (not text and "cf-ray" in headers)):
         return _edge(status, headers, str(status), _one_line(text), text)
     return _upstream(status, text, text, facts)
 

@@ -20,11 +20,8 @@ _Rule: TypeAlias = Callable[[str], str | None]
 
 _KEY_RULES = (
     (r"(?i)^bearer(\s|$)", "begins with 'Bearer'; give the key alone, the prefix is added for you"),
-    (
-        r"[\s\x00-\x1f\x7f]",
-        "contains white space, a line break or a control character; copy the key again, in one piece",
-    ),
-    (r"[^\x00-\x7f]", "contains a character outside ASCII, which no key has; copy the key again"),
+    (r"[\s\x00-\x1f\x7f]", "holds white space, a line break or a control character; copy the key again, in one piece"),
+    (r"[^\x00-\x7f]", "holds a character outside ASCII, which no key has; copy the key again"),
     (r"^['\"]", "is in quotation marks; leave them out"),
     (r"^[<{$]", "is a placeholder from some documentation; put your own key in its place"),
 )
@@ -178,7 +175,7 @@ DEFAULT_MODEL = "deepseek-flash"
 
 
 class OpenAIVariable(NamedTuple):
-    """A variable of OpenAI's: how a bare client uses it, and the header lines that it makes."""
+    """How a bare OpenAI client uses a variable, and the header lines that it makes of the value."""
 
     use: str
     header: str = ""

@@ -26,8 +26,8 @@ _KEPT = 128
 
 _DONE = re.compile(rb"\ndata: ?\[DONE\]")
 _TERMINAL = re.compile(rb'"type": ?"response\.(?:completed|failed|incomplete)"|\nevent: ?error\s')
-_FILLER = re.compile(rb"(?:\s|:[^\n]*\n)*")
-_FIRST_EVENT = re.compile(rb"(?:(?:event|id|retry):[^\n]*\n)*data: ?(\{[^\n]*\})\r?\n\r?\n")
+_FILLER = re.compile(rb"\A(?:\s|:[^\n]*\n)*")
+_FIRST_EVENT = re.compile(rb"(?:\s|:[^\n]*\n)*(?:(?:event|id|retry):[^\n]*\n)*data: ?(\{[^\n]*\})\r?\n\r?\n")
 
 
 class StreamCheck:
@@ -66,8 +66,7 @@ class StreamCheck:
 
     def rest(self) -> bytes:
         """Give what is still held back when the body has ended."""
-        held, self._held = self._held, b""
-        return self._explain_first(held + b"\n\n") if held.strip() else held
+        return self._release(b"\n\n") if self._held.strip() else self._held
 
     @property
     def complete(self) -> bool:
@@ -81,18 +80,17 @@ class StreamCheck:
     def _begin(self, chunk: bytes) -> bytes:
         """Hold back what may be an error until the whole of it is there. Anything else passes at once."""
         self._held += chunk
-        filler = _FILLER.match(self._held)
-        begun = self._held[filler.end() :] if filler else self._held
+        begun = _FILLER.sub(b"", self._held, count=1)
         whole = b"\n\n" in begun or b"\r\n\r\n" in begun
         if not whole and len(begun) < _LONGEST_ERROR and (len(begun) < _KEPT or may_hold_a_fault(begun)):
             return b""
         self._started = True
-        held, self._held = self._held, b""
-        return self._explain_first(held)
+        return self._release()
 
-    def _explain_first(self, held: bytes) -> bytes:
-        filler = _FILLER.match(held)
-        event = _FIRST_EVENT.match(held, filler.end() if filler else 0)
+    def _release(self, ending: bytes = b"") -> bytes:
+        """Give what was held back, with an error in the first event explained."""
+        held, self._held = self._held + ending, b""
+        event = _FIRST_EVENT.match(held)
         explained = self._explain(event.group(1)) if event and may_hold_a_fault(event.group(1)) else None
         return b"data: " + explained + b"\n\n" + held[event.end() :] if event and explained else held
 

@@ -173,8 +173,8 @@ class TestEnvFile:
     @pytest.mark.parametrize(
         ("content", "said"),
         [
-            (None, "does not exist"),
-            ("CLOUDFLARE_ACCOUNT_ID=acct".encode("utf-16"), "is not UTF-8 text"),
+            (None, "cannot be read (No such file or directory)"),
+            ("CLOUDFLARE_ACCOUNT_ID=acct".encode("utf-16"), "cannot be read (it is not UTF-8 text)"),
             ("directory", "cannot be read"),
         ],
     )

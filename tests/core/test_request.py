@@ -220,8 +220,8 @@ def test_headers_to_gateway_is_a_pure_function_that_can_be_memoised() -> None:
     given = ((b"Authorization", b"Bearer the-key"), (b"X-Stainless-OS", b"Linux"))
     arguments = CONFIG, given, frozenset[tuple[bytes, bytes]](), b"ai.example.com"
     assert headers_to_gateway(*arguments) == headers_to_gateway(*arguments) == (
-        (b"Authorization", b"Bearer the-key"),
         (b"cf-aig-authorization", b"Bearer the-token"),
+        (b"Authorization", b"Bearer the-key"),
     )  # fmt: skip
 
 
