@@ -19,7 +19,8 @@ from deepseek_gateway._codes import CODES, DEEPSEEK, EDGE
 if TYPE_CHECKING:
     from calling import Call, ConfigAt
 
-# by code, or by a description where there is none: status, body, a part of the message, requests with one retry allowed
+# The key is the code, or a description of an error without a code.
+# The columns are: status, body, a part of the message, and the number of requests with one retry allowed.
 GATEWAY_ERRORS: dict[str, tuple[int, Any, str, int]] = {
     "2001": (400, long_form(400, 2001, "Please configure AI Gateway"), "check CLOUDFLARE_AI_GATEWAY_ID", 1),
     "2003": (429, long_form(429, 2003, "Rate limited"), "gateway's own rate limit is reached (2003 Rate limited)", 2),
@@ -74,7 +75,7 @@ EDGE_ERRORS: dict[str, tuple[int, Any, str, int]] = {
     "503": (503, "", "try again later", 2),
     "403": (403, "<html></html>", "an empty body", 1),
 }
-# by subject: status, text, type
+# The columns are: status, text, and type.
 DEEPSEEK_ERRORS: dict[str, tuple[int, str, str]] = {
     "model name": (400, "The supported API model names are deepseek-flash, but you passed x.", "invalid_request_error"),
     "forced tool": (400, "Thinking mode does not support this tool_choice", "invalid_request_error"),
@@ -201,7 +202,7 @@ OWN_KEY: dict[str, Any] = {}
 STORED_KEY: dict[str, Any] = {"api_key": None}
 OWN_HEADER = {"extra_headers": {"Authorization": "Bearer key-of-the-call"}}
 NO_HEADER = {"extra_headers": {"Authorization": openai.Omit()}}  # type: ignore[attr-defined]
-# id: settings, the change to the client, arguments of the call, the kind of remedy
+# The columns are: settings, a change to the client, arguments of the call, and the kind of remedy.
 REFUSED_KEYS: dict[str, tuple[dict[str, Any], Any, dict[str, Any], str]] = {
     "own key": (OWN_KEY, keep_key, {}, "own key"),
     "own key, left out of the call": (OWN_KEY, keep_key, NO_HEADER, "no key"),
@@ -351,10 +352,10 @@ class TestRemedies:
 
 
 class TestRetries:
-    """The SDK does not multiply the tries that the gateway was asked to make itself."""
+    """The SDK retries by the code, but not after the gateway has made the retries itself (cf-aig-max-attempts)."""
 
     FIVE_TRIES = gateway_headers(max_attempts=5)
-    # id: status, body, number of requests alone, number of requests with cf-aig-max-attempts above 1
+    # The columns are: status, body, and the number of requests without and with cf-aig-max-attempts above 1.
     ERRORS: dict[str, tuple[int, Any, int, int]] = {
         "2005 no answer": (400, long_form(400, 2005, "Failed to get response from provider"), 3, 1),
         "DeepSeek busy": (503, {"error": {"message": "busy", "type": "service_unavailable_error"}}, 3, 1),

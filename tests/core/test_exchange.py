@@ -1,4 +1,4 @@
-"""One call on the wire: the credentials and headers that leave with it, and the secrets that must not stay behind."""
+"""One call on the wire: its credentials and headers as they arrive, and the objects that must hold no secret."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from calling import Call, ConfigAt
 
-# By route and credentials: route, settings, and the headers authorization, cf-aig-authorization and cf-aig-gateway-id
+# The columns are: route, settings, and the headers authorization, cf-aig-authorization and cf-aig-gateway-id
 # (Cloudflare docs: configuration/authentication, configuration/bring-your-own-keys, usage/rest-api).
 CREDENTIALS: dict[str, tuple[str, dict[str, Any], str | None, str | None, str | None]] = {
     "provider, key": ("provider", {"gateway_token": None}, f"Bearer {KEY}", None, None),

@@ -16,7 +16,7 @@ from deepseek_gateway._response import may_hold_a_fault
 if TYPE_CHECKING:
     from calling import Call, ConfigAt
 
-# by form: status, body, a part of the message, number of requests with one retry allowed
+# The columns are: status, body, a part of the message, and the number of requests with one retry allowed.
 UPSTREAM_ERRORS: dict[str, tuple[int, str, str, int]] = {
     "text about the key": (
         401,
@@ -41,7 +41,7 @@ UPSTREAM_ERRORS: dict[str, tuple[int, str, str, int]] = {
 
 
 class TestUpstreamErrors:
-    """An error that is not in OpenAI's form is put into it."""
+    """An error of the upstream that is not in OpenAI's form becomes an exception of the SDK with that text."""
 
     @pytest.mark.parametrize(("status", "body", "said", "requests"), UPSTREAM_ERRORS.values(), ids=UPSTREAM_ERRORS)
     def test_upstream_error_in_another_form_keeps_its_text_and_its_status(

@@ -37,7 +37,7 @@ class TestVariables:
                 assert spelled == ["_settings.py"], f"{variable} is spelled in {spelled}"
 
 
-# by the mistake: variable, value, a part of the error
+# The columns are: variable, value, and a part of the error.
 MALFORMED: dict[str, tuple[str, str, str]] = {
     "key with a space": ("DEEPSEEK_API_KEY", f"{SECRET} {SECRET}", "white space"),
     "key with a line break": ("DEEPSEEK_API_KEY", f"{SECRET}\n{SECRET}", "line break"),
@@ -92,7 +92,7 @@ MALFORMED: dict[str, tuple[str, str, str]] = {
         "placeholder",
     ),
 }
-# by the path: URL, a part of the error
+# The columns are: endpoint, and a part of the error.
 NO_GATEWAYS = {
     "no path": ("https://gateway.ai.cloudflare.com", "set CLOUDFLARE_ACCOUNT_ID instead"),
     "v1": ("https://gateway.ai.cloudflare.com/v1", "set CLOUDFLARE_ACCOUNT_ID instead"),
