@@ -174,7 +174,7 @@ def serve(  # noqa: C901  # http.server takes classes, and they close over the a
         if context:
             server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
         loopback.url = f"{'https' if context else 'http'}://127.0.0.1:{server.server_address[1]}"
-        thread = threading.Thread(target=server.serve_forever, args=(0.004,), daemon=True)
+        thread = threading.Thread(target=server.serve_forever, args=(0.001,), daemon=True)
         thread.start()
         try:
             yield loopback
