@@ -331,7 +331,7 @@ class TestRemedies:
                 {"route": "rest"},
                 {},
                 rest_form(10000, "Authentication error"),
-                "on the rest route it needs Workers AI Read",
+                "it needs Workers AI Read on this account",
                 id="10000 on rest",
             ),
         ],
