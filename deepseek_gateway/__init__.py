@@ -19,6 +19,8 @@ from ._settings import Route
 if TYPE_CHECKING:
     from ._errors import ConfigError
 
+    __version__: str
+
 __all__ = [
     "ConfigError",
     "GatewayCall",
@@ -33,11 +35,15 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    """Import `ConfigError` when it is used: it is an `openai.OpenAIError`, and importing openai takes 400 ms."""
+    """Import what is rarely used when it is used. `ConfigError` needs openai, which takes 400 ms to import."""
     if name == "ConfigError":
-        from ._errors import ConfigError  # noqa: PLC0415  # see above
+        from ._errors import ConfigError  # noqa: PLC0415
 
         return ConfigError
+    if name == "__version__":
+        from importlib.metadata import version  # noqa: PLC0415
+
+        return version("deepseek-gateway")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

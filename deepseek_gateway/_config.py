@@ -205,7 +205,7 @@ def _complaint(
     values: Mapping[str, object], names: Mapping[str, str], unreadable: Iterable[str] = ()
 ) -> tuple[str, tuple[str, ...]]:
     """Say in one message everything that is wrong, and name the variables that are missing."""
-    problems = [*_problems(values, names), *(((), line) for line in unreadable)]
+    problems = [*(((), line) for line in unreadable), *_problems(values, names)]
     missing = tuple(variable for variables, _ in problems for variable in variables)
     lines = ["deepseek_gateway cannot be configured:", *(line for _, line in problems)]
     where = "\nSet it in the environment or in a .env file, or pass it to GatewayConfig()." if missing else ""
