@@ -77,7 +77,7 @@ def package(session: nox.Session) -> None:
 def matrix() -> list[nox.param]:
     """Test every openai on the oldest installed Python, floor and newest on the latest, newest on the others.
 
-    One more cell logs at INFO. Calls are observed only while they are logged or recorded, which most programs do not do.
+    One more cell logs at INFO. The others do not log, so that they test the path of a call that nobody observes.
     """
     installed = [python for python in nox.project.python_versions(PROJECT) if runs(python)]
     wanted = {python: {"newest"} for python in installed}
