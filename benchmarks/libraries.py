@@ -113,9 +113,9 @@ class Peer(Bare):
     def client(self, url: str, kind: str, route: str = "provider") -> Any:
         if kind not in {"sync", "async"}:
             raise NotOfferedError(f"{self.imported} has no {kind} client")
-        return self.made(f"{url}/{route}", kind)
+        return self.make(f"{url}/{route}", kind)
 
-    def made(self, url: str, kind: str) -> Any:
+    def make(self, url: str, kind: str) -> Any:
         """Make a sync or async client that calls this base URL."""
         raise NotImplementedError
 
@@ -126,7 +126,7 @@ class Portkey(Peer):
     requirements = ("portkey-ai==2.3.4",)
     imported = "portkey_ai"
 
-    def made(self, url: str, kind: str) -> Any:
+    def make(self, url: str, kind: str) -> Any:
         from portkey_ai import AsyncPortkey, Portkey
 
         portkey: Any = Portkey if kind == "sync" else AsyncPortkey
@@ -134,13 +134,13 @@ class Portkey(Peer):
 
 
 class LiteLLM(Peer):
-    """Functions instead of client objects. `made` returns their arguments."""
+    """Functions instead of client objects. `make` returns their arguments."""
 
     requirements = ("litellm==1.106.2",)
     imported = "litellm"
     has_clients = False
 
-    def made(self, url: str, kind: str) -> Any:  # noqa: ARG002  # one object does both
+    def make(self, url: str, kind: str) -> Any:  # noqa: ARG002  # one object serves both kinds
         import litellm  # noqa: F401  # the import takes 2 s, which must not count for the first call
 
         return {"model": f"deepseek/{MODEL}", "api_base": url, "api_key": KEY}
@@ -172,7 +172,7 @@ class LangchainOpenai(Peer):
     requirements: tuple[str, ...] = ("langchain-openai==1.7.3", "openai==3.54.0")
     imported = "langchain_openai"
 
-    def made(self, url: str, kind: str) -> Any:  # noqa: ARG002  # one object does both
+    def make(self, url: str, kind: str) -> Any:  # noqa: ARG002  # one object serves both kinds
         from langchain_openai import ChatOpenAI
 
         return ChatOpenAI(model=MODEL, api_key=KEY, base_url=url)
@@ -199,7 +199,7 @@ class LangchainDeepseek(LangchainOpenai):
     requirements = ("langchain-deepseek==1.1.1", *LangchainOpenai.requirements)
     imported = "langchain_deepseek"
 
-    def made(self, url: str, kind: str) -> Any:  # noqa: ARG002  # one object does both
+    def make(self, url: str, kind: str) -> Any:  # noqa: ARG002  # one object serves both kinds
         from langchain_deepseek import ChatDeepSeek
 
         return ChatDeepSeek(model=MODEL, api_key=KEY, api_base=url)
@@ -214,7 +214,7 @@ class PydanticAI(Peer):
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
 
-    def made(self, url: str, kind: str) -> Any:  # noqa: ARG002  # one object does both
+    def make(self, url: str, kind: str) -> Any:  # noqa: ARG002  # one object serves both kinds
         from pydantic_ai.models.openai import OpenAIChatModel
         from pydantic_ai.providers.openai import OpenAIProvider
 
