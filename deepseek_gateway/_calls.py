@@ -8,7 +8,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ._request import model_of
+from ._request import asked_for
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
@@ -84,7 +84,7 @@ class GatewayCall:
 def call_from(request: Any) -> GatewayCall:
     """Begin a call with what the request of the SDK says."""
     retry = request.headers.get("x-stainless-retry-count", "")
-    return GatewayCall(retry=int(retry) if retry.isdecimal() else 0, model=model_of(request))
+    return GatewayCall(retry=int(retry) if retry.isdecimal() else 0, model=asked_for(request)[0])
 
 
 def note_response(call: GatewayCall, status: int, headers: Mapping[str, str]) -> None:

@@ -83,42 +83,27 @@ def _not_reached(facts: RequestFacts) -> str:
     return f"if the error persists, check that the model {facts.model!r} exists"
 
 
-def _own_key(facts: RequestFacts) -> str:
-    return "use the provider route with a key of your own" if facts.route == "rest" else f"set {_KEY}"
+def _other_payer(facts: RequestFacts) -> str:
+    own = "use the provider route with a key of your own" if facts.route == "rest" else f"set {_KEY}"
+    return f"store a DeepSeek key for this gateway, {own}, or check your credits in the Cloudflare dashboard"
 
 
 _SPEND_LIMIT = Code("a spend limit of this gateway is reached", "wait until its period is over, or raise the limit")
 
 CODES: dict[str, Code] = {
-    "2001": Code(
-        "this account has no such gateway",
-        f"check {_GATEWAY} and {_ACCOUNT}, or create the gateway in the Cloudflare dashboard",
-    ),
+    "2001": Code("this account has no such gateway", f"check {_GATEWAY} and {_ACCOUNT}, or create the gateway"),
     "2003": Code("the gateway's own rate limit is reached", "slow down, or raise the limit", retry=True),
     "2005": Code("the provider behind the gateway did not answer", _not_reached, retry=True),
     "2008": Code("the gateway knows no such provider", _provider_unknown),
     "2009": Code("this gateway asks for authentication", _token_with("AI Gateway Run")),
     "2016": Code("a guardrail blocked the prompt", "change the prompt, or the gateway's guardrails"),
     "2017": Code("a guardrail blocked the response", "change the prompt, or the gateway's guardrails"),
-    "2018": Code(
-        "there were too many requests that Cloudflare pays for",
-        lambda facts: f"slow down, store a DeepSeek key for this gateway, or {_own_key(facts)}",
-        retry=True,
-    ),
-    "2019": Code(
-        "the compat route does not take this request",
-        "it takes chat completions only, with a model such as deepseek/deepseek-flash; the provider route takes all",
-    ),
-    "2021": Code(
-        "Cloudflare's credits do not cover this call",
-        lambda facts: f"store a DeepSeek key for this gateway, {_own_key(facts)}, or add credits at Cloudflare",
-    ),
+    "2018": Code("there were too many requests that Cloudflare pays for", _other_payer, retry=True),
+    "2019": Code("the compat route takes chat completions only", "use the provider route for this request"),
+    "2021": Code("Cloudflare's credits do not cover this call", _other_payer),
     "2029": Code("a data loss prevention policy blocked the prompt", "change the prompt, or the gateway's policies"),
     "2030": Code("a data loss prevention policy blocked the response", "change the prompt, or the gateway's policies"),
-    "2040": Code(
-        "no key is stored under this alias",
-        "correct the alias in cf-aig-byok-alias (byok_alias), or store a key under it in the Cloudflare dashboard",
-    ),
+    "2040": Code("no key is stored under this alias", "correct byok_alias, or store a key under it at Cloudflare"),
     "2041": _SPEND_LIMIT,
     "2045": _SPEND_LIMIT,
     "7000": Code("there is nothing at this address", f"check {_ENDPOINT}"),
@@ -130,9 +115,7 @@ CODES: dict[str, Code] = {
 """By the gateway's number. Sources: Cloudflare's changelog, guardrail, DLP, spend-limit and policy pages, captures."""
 
 TEXTS: dict[str, Code] = {
-    "access denied by policy": Code(
-        "an identity policy of this gateway denies this call", "ask the administrator of the policies"
-    ),
+    "access denied by policy": Code("an identity policy of this gateway denies this call", "ask its administrator"),
     "spending limit exceeded": _SPEND_LIMIT,
     "spend limit exceeded": _SPEND_LIMIT,
 }
@@ -161,11 +144,7 @@ def _key_refused(facts: RequestFacts) -> str:
 
 
 DEEPSEEK: tuple[tuple[int, str, str | Callable[[RequestFacts], str]], ...] = (
-    (
-        400,
-        "supported api model names",
-        "use one of the names that the message lists; deepseek-chat and deepseek-reasoner are retired",
-    ),
+    (400, "supported api model names", "use a name from that list; deepseek-chat and deepseek-reasoner are retired"),
     (400, "does not support this tool_choice", 'pass extra_body={"thinking": {"type": "disabled"}} to force a tool'),
     (400, "reasoning_content", "give earlier assistant messages back whole, with their reasoning_content"),
     (400, "response_format", "chat takes json_object only; json_schema works with client.responses"),

@@ -17,8 +17,8 @@ def as_events(answer: Object) -> bytes:
     (Cloudflare docs: features/guardrails/usage-considerations.)
     """
     if answer.get("object") == "response":
-        events = [f"event: {event['type']}\ndata: {json.dumps(event)}\n\n" for event in _response_events(answer)]
-        return "".join(events).encode()
+        events = ({**event, "sequence_number": number} for number, event in enumerate(_response_events(answer)))
+        return "".join(f"event: {event['type']}\ndata: {json.dumps(event)}\n\n" for event in events).encode()
     # A plain completion (FIM) has the form of a chunk already.
     chunks = [answer] if answer.get("object") == "text_completion" else _chunks(answer)
     return "".join(f"data: {json.dumps(chunk)}\n\n" for chunk in chunks).encode() + b"data: [DONE]\n\n"
@@ -46,12 +46,6 @@ def _chunks(answer: Object) -> Iterator[Object]:
             yield chunk
 
 
-def _response_events(answer: Object) -> Iterator[Object]:
-    """Cut a `/responses` object into numbered events. The last event holds the whole object."""
-    for number, event in enumerate(_unnumbered_events(answer)):
-        yield {"type": event.pop("type"), "sequence_number": number, **event}
-
-
 _PARTS = {
     "output_text": ("output_text", "text"),
     "refusal": ("refusal", "refusal"),
@@ -59,7 +53,8 @@ _PARTS = {
 }
 
 
-def _unnumbered_events(answer: Object) -> Iterator[Object]:
+def _response_events(answer: Object) -> Iterator[Object]:
+    """Cut a `/responses` object into events. The last event holds the whole object."""
     begun: Object = {**answer, "status": "in_progress", "output": []}
     yield {"type": "response.created", "response": begun}
     yield {"type": "response.in_progress", "response": begun}

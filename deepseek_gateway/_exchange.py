@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ._calls import call_from, log_call, logger, note_response, watchers
 from ._codes import deepseek_remedy
 from ._events import as_events
-from ._request import RefusedRequestError, body_on, loaded_body, member, redact, request_facts
+from ._request import RefusedRequestError, asked_for, body_on, loaded_body, redact, request_facts
 from ._response import Fault, explain, final, hidden_fault, may_hold_a_fault, not_a_stream, redirect_refused, request_id
 from ._stream import CheckedBody, StreamCheck
 
@@ -144,7 +144,7 @@ class Exchange:
             return _explained(fault, response)
         if not self._streamed:
             return response
-        if member(self.request, "stream") is not True:  # the caller reads the body, as if nobody had read it yet
+        if not asked_for(self.request)[1]:  # the caller reads the body, as if nobody had read it yet
             return _with_body(response, 200, stream=httpx.ByteStream(body))
         try:
             events = as_events(json.loads(body))
@@ -157,7 +157,7 @@ class Exchange:
         path = self.request.url.path
         check = None
         if path.endswith(_STREAMED_PATHS) and (
-            _content_type(response).startswith(_EVENT_STREAM) or member(self.request, "stream") is True
+            _content_type(response).startswith(_EVENT_STREAM) or asked_for(self.request)[1]
         ):
             explain_event = partial(self._explain_event, response)
             check = StreamCheck(explain_event, expects_response=path.endswith("/responses"))

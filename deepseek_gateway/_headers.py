@@ -123,12 +123,24 @@ def _retry_delay(name: str, value: Any) -> str:
     return _milliseconds(name, value)
 
 
-def _text(name: str, value: Any) -> str:
-    if not isinstance(value, str) or not value.strip():
-        raise ValueError(f"{name} must be text and not blank")
-    if not re.fullmatch(r"[\x20-\x7e]+", value) or value != value.strip():
-        raise ValueError(f"{name} must be printable ASCII without outer white space, to fit into a header")
+def _matching(pattern: str, rule: str, name: str, value: Any) -> str:
+    if not isinstance(value, str) or not re.fullmatch(pattern, value):
+        raise ValueError(f"{name} must be {rule}, not {value!r}")
     return value
+
+
+def _hexadecimal(digits: int, name: str, value: Any) -> str:
+    return _matching(
+        rf"(?!0+$)[0-9a-fA-F]{{{digits}}}", f"{digits} hexadecimal digits, not all zero", name, value
+    ).lower()
+
+
+_text = partial(
+    _matching,
+    r"[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?",
+    "text in printable ASCII, not blank and without outer white space",
+)
+_backoff = partial(_matching, "constant|linear|exponential", "constant, linear or exponential")
 
 
 def _switch(name: str, value: Any) -> str:
@@ -161,12 +173,6 @@ def _max_attempts(name: str, value: Any) -> str:
     return str(value)
 
 
-def _backoff(name: str, value: Any) -> str:
-    if value not in ("constant", "linear", "exponential"):  # the value may be unhashable
-        raise ValueError(f"{name} must be constant, linear or exponential, not {value!r}")
-    return str(value)
-
-
 def _custom_cost(name: str, value: Any) -> str:
     if not isinstance(value, Mapping):
         raise ValueError(f"{name} must be a mapping of names to USD, not {type(value).__name__}")
@@ -176,9 +182,3 @@ def _custom_cost(name: str, value: Any) -> str:
         if isinstance(cost, bool) or not isinstance(cost, (int, float)) or not 0 <= cost <= _LARGEST:
             raise ValueError(f"{name}[{item!r}] must be USD, a finite number of 0 or more, not {cost!r}")
     return json.dumps(dict(value), separators=(",", ":"))
-
-
-def _hexadecimal(digits: int, name: str, value: Any) -> str:
-    if not isinstance(value, str) or not re.fullmatch(rf"[0-9a-fA-F]{{{digits}}}", value) or not int(value, 16):
-        raise ValueError(f"{name} must be {digits} hexadecimal digits, not all zero")
-    return value.lower()

@@ -113,13 +113,7 @@ class GatewayAsyncHttpClient(_AsyncSeam, openai.DefaultAsyncHttpxClient):
 
 @cache
 def aiohttp_client_class() -> type[httpx.AsyncClient]:
-    """Give the asynchronous HTTP client that sends through aiohttp, as openai itself offers it.
-
-    It takes no socket options, so TCP keep-alive has the system's default there, which is off.
-
-    Raises:
-        RuntimeError: This openai does not offer it.
-    """
+    """Give the asynchronous HTTP client that sends through aiohttp, as openai itself offers it."""
     base = getattr(openai, "DefaultAioHttpClient", None)
     if base is None:
         raise RuntimeError(

@@ -184,18 +184,14 @@ def loaded_body(request: httpx.Request) -> bytes | None:
         return None
 
 
-def model_of(request: httpx.Request) -> str | None:
-    """Give the model that a request asks for, if its body is JSON in memory and names one."""
-    model = member(request, "model")
-    return model if isinstance(model, str) else None
-
-
-def member(request: httpx.Request, name: str) -> Any:
-    """Give a member of the JSON object in the body. Without such an object or member, give None."""
+def asked_for(request: httpx.Request) -> tuple[str | None, bool]:
+    """Give the model that a request names, and whether it asks for a stream, if its body is JSON in memory."""
     try:
-        return json.loads(loaded_body(request) or b"")[name]
-    except (ValueError, LookupError, TypeError, RecursionError):
-        return None
+        body = json.loads(loaded_body(request) or b"")
+        model = body.get("model")
+        return model if isinstance(model, str) else None, body.get("stream") is True
+    except (ValueError, AttributeError, RecursionError):
+        return None, False
 
 
 # openai 3 writes the model first, so that it is found without reading the rest of the body.
@@ -257,7 +253,7 @@ def request_facts(request: httpx.Request, config: GatewayConfig) -> RequestFacts
         authorization=authorization,
         gateway_token=authorization if config.route == "rest" else "cf-aig-authorization" in headers,
         key_is_stored=config.route == "rest" or config.api_key is None,
-        model=model_of(request),
+        model=asked_for(request)[0],
         max_attempts=int(attempts) if attempts.isdecimal() else 1,
         secrets=tuple(filter(None, [*given, config.api_key, config.gateway_token])),
     )

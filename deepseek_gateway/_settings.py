@@ -9,8 +9,7 @@ from typing import Literal, NamedTuple, TypeAlias, get_args
 from urllib.parse import urlsplit
 
 Route: TypeAlias = Literal["provider", "compat", "rest"]
-"""How a request travels: `provider` is Cloudflare's passthrough to DeepSeek, `compat` its OpenAI-compatible
-endpoint (needed for dynamic routes), `rest` the REST API of `api.cloudflare.com`."""
+"""Cloudflare's passthrough to DeepSeek, its OpenAI-compatible endpoint, or the REST API of `api.cloudflare.com`."""
 
 ROUTES: tuple[str, ...] = get_args(Route)
 

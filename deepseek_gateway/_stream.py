@@ -42,8 +42,8 @@ class StreamCheck:
     def __init__(self, explain: Callable[[bytes], bytes | None], *, expects_response: bool) -> None:
         """Begin before the first byte.
 
-        `explain` gets the data of a first event that may hold an error, and gives the data to pass on in its place, if
-        there is any. `expects_response` tells a stream of `/responses` from a chat stream.
+        `explain` gets the data of a first event that may hold an error, and may give other data to pass on.
+        `expects_response` tells a stream of `/responses` from a chat stream.
         """
         self.arrived = 0
         self.end = "its last event" if expects_response else "[DONE]"
@@ -127,7 +127,6 @@ class CheckedBody(httpx.SyncByteStream, httpx.AsyncByteStream):
         return getattr(self._inner, "elapsed", None)
 
     def __iter__(self) -> Iterator[bytes]:
-        """Pass the chunks on, up to the end of the stream."""
         if self._chunks is not None:
             return
         check = self._check
@@ -149,7 +148,6 @@ class CheckedBody(httpx.SyncByteStream, httpx.AsyncByteStream):
             raise
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        """Pass the chunks on, up to the end of the stream."""
         if self._chunks is not None:
             return
         check = self._check
@@ -184,7 +182,6 @@ class CheckedBody(httpx.SyncByteStream, httpx.AsyncByteStream):
         self._on_close()
 
     async def aclose(self) -> None:
-        """Read what follows the last event, so that the connection can be reused, and close the body."""
         try:
             if self._to_drain:
                 self._ended = True
