@@ -1,0 +1,53 @@
+"""What the owner of the gateway has configured."""
+
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+Action = Literal["BLOCK", "FLAG"]
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class Settings:
+    """The settings of one gateway; `Emulator` documents each field."""
+
+    account_id: str = "e" * 32
+    gateway_id: str = "emulator-gateway"
+    api_key: str = "emulator-deepseek-key"
+    gateway_token: str = "emulator-gateway-token"  # noqa: S105 - a fake, and meant to look like one
+    authenticated: bool = True
+    stored_keys: Mapping[str, str] | None = None
+    dynamic_routes: Mapping[str, str] = field(default_factory=lambda: {"support": "deepseek-v4-pro"})
+    cache_ttl: float | None = None
+    rate_limit: tuple[int, float] | None = None
+    spend_limit: tuple[float, float] | None = None
+    guardrails: Collection[str] | None = None
+    dlp: Mapping[str, Action] = field(default_factory=dict[str, Action])
+    latency: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse what would make the gateway answer for another reason than the test believes; show no value."""
+        self.keys = {"default": self.api_key} if self.stored_keys is None else dict(self.stored_keys)
+        texts = (*(self.guardrails or ()), *self.dlp)
+        amounts = (*(self.rate_limit or (1, 1)), *(self.spend_limit or (1, 1)))
+        rules = [
+            (
+                all(re.fullmatch(r"[^\s/?#%]+", name) for name in (self.account_id, self.gateway_id)),
+                "Give account_id and gateway_id as one segment of a URL's path each, without a slash.",
+            ),
+            (
+                all(re.fullmatch(r"[!-~]+", key) for key in (self.api_key, self.gateway_token, *self.keys.values())),
+                "Give keys and tokens as visible ASCII characters.",
+            ),
+            (
+                not isinstance(self.guardrails, str) and "" not in texts,
+                "Give guardrails and dlp as several texts, none of them empty: an empty text is found everywhere.",
+            ),
+            ({"BLOCK", "FLAG"}.issuperset(self.dlp.values()), "Give each text of dlp the action BLOCK or FLAG."),
+            (self.latency >= 0 and (self.cache_ttl or 0) >= 0, "Give latency and cache_ttl as 0 or more seconds."),
+            (all(amount > 0 for amount in amounts), "Give a limit as an amount and as seconds, both more than 0."),
+        ]
+        for holds, sentence in rules:
+            if not holds:
+                raise ValueError(sentence)
