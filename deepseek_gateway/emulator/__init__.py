@@ -21,8 +21,7 @@ services are documented or were observed to answer. It shares no code with the c
 fact shows. A browser that opens the URL shows the last exchanges as they happen, with secrets masked. The command
 `deepseek-gateway emulator` serves until Ctrl-C. Needs the extra: ``pip install 'deepseek-gateway[emulator]'``.
 
-A failure of the emulator itself is answered with 500 and the header ``x-emulator-fault: 1``, and is raised when the
-`with` block ends.
+A failure of the emulator itself is answered with 500 and ``x-emulator-fault: 1``, and is raised at the end of `with`.
 
 Known gaps:
 

@@ -13,6 +13,7 @@ from deepseek_gateway.emulator._page import Page, Row, to_row
 from deepseek_gateway.emulator._record import Exchange, Record
 from deepseek_gateway.emulator._server import Server
 from deepseek_gateway.emulator._settings import Settings
+from deepseek_gateway.emulator._wire import Delivery
 
 if TYPE_CHECKING:
     from deepseek_gateway import GatewayConfig
@@ -113,18 +114,17 @@ class Emulator(Settings):
         """Make the next `times` calls fail; failures strike in the order in which they were asked for.
 
         Errors of the gateway and of Cloudflare's edge, and `reset`, strike the next request, whatever it is. All others
-        strike the next attempt to reach DeepSeek. The gateway retries a failed attempt as `cf-aig-max-attempts` says. A
-        request that does not get as far as DeepSeek leaves such a failure for the next one. 524 also strikes an
-        attempt, because the edge gives up after DeepSeek has been asked, but it is not retried. Without an error the
-        answer is the ordinary one, delivered as the last seven arguments say. To have a connection refused, stop the
-        emulator. `pending` tells how many failures are left.
+        strike the next attempt to reach DeepSeek, which the gateway retries as `cf-aig-max-attempts` says; a request
+        that does not get as far leaves them for the next one. 524 also strikes an attempt, because the edge gives up
+        after DeepSeek has been asked, but it is not retried. Without an error the answer is the ordinary one, delivered
+        as the last seven arguments say. To have a connection refused, stop the emulator.
 
         Args:
             code: An error of the gateway (2003 rate limited, 2021 no credits, ...) with its documented status and
                 message. It may be text, as on an exception's `code`.
-            status: The HTTP status. Without a code it stands for DeepSeek's documented error of this status: 400, 401,
-                402, 422, 429, 500 or 503; or for the edge's: 403, 502, 520 or 524. 200 puts the error, the gateway's if
-                there is a code, into a response that looks like a success.
+            status: The HTTP status. Without a code it stands for DeepSeek's documented error (400, 401, 402, 422, 429,
+                500, 503) or for the edge's (403, 502, 520, 524). 200 puts the error, the gateway's if there is a code,
+                into a response that looks like a success.
             times: How often.
             message: A message in place of the documented one.
             shape: `short`: the gateway's envelope of older captures. `policy`: a policy's object in place of the list
@@ -148,22 +148,9 @@ class Emulator(Settings):
         """
         if times < 1:
             raise ValueError(f"Give times as 1 or more, not {times}: nothing would fail.")
-        fault = Fault(
-            code=None if code is None else int(code),
-            status=status,
-            message=message,
-            shape=shape,
-            body=body,
-            headers=None if headers is None else dict(headers),
-            event=event,
-            unreachable=unreachable,
-            reset=reset,
-            latency=latency,
-            keep_alive=keep_alive,
-            cut_after=cut_after,
-            clean=clean,
-            stall_after=stall_after,
-        )
+        delivery = Delivery(latency, keep_alive, cut_after, clean, stall_after, reset)
+        code, headers = None if code is None else int(code), None if headers is None else dict(headers)
+        fault = Fault(code, status, message, shape, body, headers, event, unreachable, delivery)
         self._gateway.faults.extend([fault] * times)
 
     @property

@@ -6,7 +6,7 @@ from http import HTTPStatus
 from typing import Any, Literal, get_args
 
 from deepseek_gateway.emulator._errors import ERRORS, OCTETS, Form, ServiceError, find
-from deepseek_gateway.emulator._wire import TEXT_TYPE, Delivery, Reply, body_reply, json_reply
+from deepseek_gateway.emulator._wire import PROMPT, TEXT_TYPE, Delivery, Reply, body_reply, json_reply
 
 Shape = Literal["short", "policy", "text", "edge", "problem"]
 _GAVE_UP = 524
@@ -15,8 +15,8 @@ CODES = frozenset(error.code for error in ERRORS if error.code is not None)
 STATUSES = frozenset(error.status for error in ERRORS if error.code is None)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Fault(Delivery):
+@dataclass(frozen=True, slots=True)
+class Fault:
     """A failure on demand; `Emulator.fail_next()` documents each field."""
 
     code: int | None = None
@@ -27,28 +27,28 @@ class Fault(Delivery):
     headers: Mapping[str, str] | None = None
     event: int | None = None
     unreachable: bool = False
+    delivery: Delivery = PROMPT
 
     def __post_init__(self) -> None:
         """Refuse what would not happen as asked, but pass or fail a test for another reason."""
-        given = {field.name for field in fields(self) if getattr(self, field.name) != field.default}
-        json = self.form in {"deepseek", "policy", "gateway"}
-        numbers = self.latency, self.keep_alive, self.cut_after or 0, self.stall_after or 0, self.event or 0
+        how, stated = self.delivery, [(part, each) for part in (self, self.delivery) for each in fields(part)]
+        given = {each.name for part, each in stated if getattr(part, each.name) != each.default} - {"delivery"}
+        numbers = how.latency, how.keep_alive, how.cut_after or 0, how.stall_after or 0, self.event or 0
+        json, short = self.form in {"deepseek", "policy", "gateway"}, self.shape == "short"
+        unknown = given & {"code", "status", "shape", "message"} and not self.form
         known = f"a code ({sorted(CODES)}), or a status ({sorted(STATUSES)}) in a shape that it has"
-        lone, short = given & {"reset", "unreachable"}, self.shape == "short"
+        lone = given & {"reset", "unreachable"}
         rules: list[tuple[object, str]] = [
             (not given, "Say what fails: give a code, a status, a shape, a body, or a way to deliver the answer."),
             (not all(number >= 0 for number in numbers), "Give seconds, counts and positions as 0 or more."),
             (lone and len(given - {"latency"}) > 1, "A reset and unreachable go with nothing but a latency."),
             (given >= {"cut_after", "stall_after"}, "An answer ends in one way: give cut_after or stall_after."),
-            (self.clean and self.cut_after is None, "A clean end is that of a cut answer: give cut_after too."),
+            (how.clean and how.cut_after is None, "A clean end is that of a cut answer: give cut_after too."),
             ("body" in given and given & {"code", "message"}, "A body is sent as it is: give no code and no message."),
             (self.shape not in {None, *get_args(Shape)}, f"No shape is called {self.shape!r}."),
             (self.shape and short != ("code" in given), "A code has the long or the short envelope, nothing else has."),
             ("event" in given and not json, "Only an error in JSON can be an event of a stream."),
-            (
-                given & {"code", "status", "shape", "message"} and not self.form,
-                f"Give a message and a status, or {known}.",
-            ),
+            (unknown, f"Give a message and a status, or {known}."),
         ]
         for broken, sentence in rules:
             if broken:
@@ -59,8 +59,8 @@ class Fault(Delivery):
         """The error that is asked for, if it is documented, or stated by status and message."""
         if self.body is not None or (self.code is None and self.status is None and self.shape is None):
             return None
-        status, shape = self.status if self.code is None else None, None if self.shape == "short" else self.shape
-        error = find(self.code, shape, status)
+        shape = None if self.shape == "short" else self.shape
+        error = find(self.code, shape, self.status if self.code is None else None)
         if error is None and self.status is not None and self.message is not None:
             form: Form = shape or ("deepseek" if self.code is None else "gateway")
             content_type = "text/plain" if form == "text" else OCTETS
@@ -83,14 +83,13 @@ class Fault(Delivery):
 
     @property
     def logged(self) -> bool:
-        """Whether the gateway keeps a log row for the request that this fault strikes."""
-        return not self.edge and (self._error is None or self._error.logged)
+        return self._error.logged if self._error else not self.edge
 
     @property
     def early(self) -> bool:
         """Whether the request gets no further than the gateway; other faults strike a try to reach DeepSeek."""
         late = self.event is not None or (self.edge and self.status == _GAVE_UP)
-        return self.reset or (not late and (self.edge or self.form in {"gateway", "policy"}))
+        return self.delivery.reset or (not late and (self.edge or self.form in {"gateway", "policy"}))
 
     def reply(self, route: str) -> Reply | None:
         """Return the error as a response, or None if only the delivery is at fault."""
@@ -120,4 +119,4 @@ class Fault(Delivery):
             reply = replace(reply, status=200, chunks=chunks, unstreamed=failed.body)
         given = {name.lower(): value for name, value in (self.headers or {}).items()}
         kept = tuple(pair for pair in reply.headers if pair[0] not in given)
-        return replace(reply, headers=(*kept, *given.items()), delivery=self)
+        return replace(reply, headers=(*kept, *given.items()), delivery=self.delivery)

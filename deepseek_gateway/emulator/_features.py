@@ -48,8 +48,9 @@ def token_counts(body: object) -> tuple[int, int, int] | None:
     details = mapping(usage.get("prompt_tokens_details", usage.get("input_tokens_details")))
     prompt = usage.get("prompt_tokens", usage.get("input_tokens"))
     completion = usage.get("completion_tokens", usage.get("output_tokens"))
-    counts = (value if isinstance(value, int) else 0 for value in (prompt, completion, details.get("cached_tokens")))
-    return next(counts), next(counts), next(counts)
+    counts = prompt, completion, details.get("cached_tokens")
+    prompt, completion, cached = (count if isinstance(count, int) else 0 for count in counts)
+    return prompt, completion, cached
 
 
 class Window:
@@ -87,10 +88,9 @@ class Cache:
         """Return the key of a request and the seconds to keep its response, or None if it is not cached.
 
         The gateway's setting opts in, and so does `cf-aig-cache-key`, which takes the place of the body in the key. A
-        TTL header alone does not opt in. A TTL of 0 is not "off", neither in the setting nor in a header: hits went on
-        for about 300 seconds (observed). Other TTLs are brought into the range of 60 seconds to a month. The header
-        names without `aig` are deprecated but still honoured. Routes share no entries. Metadata and other `cf-aig-*`
-        headers are not part of the key.
+        TTL header alone does not. A TTL of 0 is not "off": hits went on for about 300 seconds (observed). Other TTLs
+        are brought into the range of 60 seconds to a month. Header names without `aig` are deprecated but honoured.
+        Routes share no entries. Metadata and other `cf-aig-*` headers are not part of the key.
         """
         headers = request.headers
         skip = headers.get("cf-aig-skip-cache", headers.get("cf-skip-cache", "")).lower() == "true"

@@ -1,8 +1,4 @@
-"""The emulated AI Gateway, which takes the steps for a request in the order of the real one.
-
-It locates, authenticates, chooses credentials and model (`_routes`), counts, scans, looks into the cache, forwards to
-DeepSeek, scans the response, and labels it.
-"""
+"""The emulated AI Gateway: admission (`_routes`), rate limit, scanners, cache, DeepSeek, scanners, labels."""
 
 import asyncio
 import uuid
@@ -49,7 +45,7 @@ class Gateway:
         count, target = self._count, locate(request.path)
         try:
             if fault := self._due(early=True):
-                await asyncio.sleep(fault.delay)
+                await asyncio.sleep(fault.delivery.delay)
                 reply, logged = fault.strike(Reply(status=200), target.route), fault.logged
             else:
                 admitted = admit(request, target, self._settings)
@@ -115,9 +111,9 @@ class Gateway:
     async def _ask_upstream(self, request: ReceivedRequest, forwarded: ReceivedRequest, route: str) -> Reply:
         """Ask DeepSeek, and retry as the headers say (Cloudflare docs: configuration/request-handling).
 
-        The documents say that a "failed request / provider returned an error" is retried. Here that is: no connection,
-        no response within `cf-aig-request-timeout`, 429, and 5xx. The last of several attempts has no timeout. When no
-        attempt is left, DeepSeek's error is passed on. Without one the error is 2005; the code of a timeout is unknown.
+        What counts as a failure is not documented; here it is: no connection, no response within
+        `cf-aig-request-timeout`, 429, and 5xx. The last of several attempts has no timeout. Then DeepSeek's error is
+        passed on. Without one the error is 2005; the code of a timeout is unknown.
         """
         headers = request.headers
         attempts = min(max(number(headers, "cf-aig-max-attempts") or 1, 1), _MAX_ATTEMPTS)
@@ -142,7 +138,7 @@ class Gateway:
     async def _attempt(self, forwarded: ReceivedRequest, route: str) -> Reply | None:
         """Ask DeepSeek once; None means that DeepSeek could not be reached."""
         fault = self._due(early=False)
-        await asyncio.sleep(fault.delay if fault and fault.latency else self._settings.latency)
+        await asyncio.sleep(fault.delivery.delay if fault and fault.delivery.latency else self._settings.latency)
         if fault is None:
             return self._upstream.answer(forwarded)
         if fault.unreachable:
@@ -158,10 +154,10 @@ class Gateway:
 
 
 def _log_headers(count: int, headers: Headers) -> Pairs:
-    """Return the headers of a logged response.
+    """Return the headers of a logged response; step 0 is an ordinary request.
 
-    Log ids are lowercase UUIDv7 since October 2026. The request id and the event id equal the log id, unless the caller
-    named the event (Cloudflare docs: changelog 2026-10-08). Step 0 is an ordinary request.
+    Log ids are UUIDv7 since October 2026, and the other ids equal them, unless the caller named the event (Cloudflare
+    docs: changelog 2026-10-08).
     """
     random = digest("log", count)
     log_id = str(uuid.UUID(f"{CREATED * 1000 + count:012x}7{random[:3]}8{random[3:18]}"))

@@ -3,8 +3,8 @@
 `GET /` is the page for clients that accept HTML, which API clients do not. `/_exchanges` is a stream of rows
 (server-sent events), and `/_exchanges/{number}` shows one exchange. No provider of the gateway has that name.
 
-Prompts and answers are untrusted text. The page shows them as text only, and may not load or run anything else. A
-website whose name points at 127.0.0.1 (DNS rebinding) is refused by its `Host`.
+Prompts and answers are untrusted: the page shows them as text, and may not load or run anything else. The `Host` of a
+website that points at 127.0.0.1 (DNS rebinding) is refused.
 """
 
 import asyncio
@@ -36,7 +36,7 @@ _SAFE = {
     "cache-control": "no-store",
 }
 _MAX_SHOWN = 65_536
-_MIN_SECRET = 8
+_MIN_SECRET = 8  # to mask shorter values of headers would spoil ordinary text
 _CREDENTIAL = re.compile("authorization|cookie|api-?key|secret|token|jwt", re.IGNORECASE)
 _SCHEMED = re.compile(r"(?:(bearer|basic|token)\s+)?(.*)", re.IGNORECASE | re.DOTALL)
 Mask = Callable[[str], str]
@@ -50,9 +50,9 @@ class Row:
         number: Counts the requests that were received, from 1.
         began: When the request was received, in seconds since 1970.
         method: `POST`, `GET`, ...
-        path: The path of the URL, ...
-        route: ... the route that the path belongs to, ...
-        endpoint: ... and the path below that route, such as `/chat/completions`.
+        path: The path of the URL.
+        route: The route of that path.
+        endpoint: The path below that route, such as `/chat/completions`.
         asked: The model that the caller named, if any.
         sent: The model that DeepSeek was asked for; `None` if the gateway answered by itself.
         status: The status that was sent; `None` before that, and if none was.
@@ -147,8 +147,7 @@ def _credential(name: str, value: str) -> tuple[str, str]:
 def _masking(exchange: Exchange, known: Collection[str]) -> Mask:
     """Return a function that replaces secrets by their length: the `known` ones, and those in the exchange's headers.
 
-    Masking very short values would spoil ordinary text. A secret is found as it is, as JSON and URLs spell it, and by
-    its last four characters where DeepSeek repeats them.
+    A secret is found as it is, as JSON and URLs spell it, and by its last four characters where DeepSeek repeats them.
     """
     requests = exchange.request, *exchange.request.attempts
     own = {_credential(*pair)[1] for request in requests for pair in request.headers.items()}

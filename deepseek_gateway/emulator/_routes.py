@@ -157,10 +157,9 @@ def _check_provider(provider: str) -> None:
 def _stored_key(headers: Headers, stored: Mapping[str, str] | None, alias: str) -> str | None:
     """Return the stored key to use, if any.
 
-    Any `Authorization`, even an empty one, is taken for a provider key and keeps stored keys out (observed). A named
-    alias must exist; no other key takes its place (observed). Without a key the request is forwarded as it is, and
-    DeepSeek refuses it (observed). If the caller forbids Cloudflare to pay, the gateway refuses it with 400; the code
-    and text of that 400 are unknown.
+    Any `Authorization`, even an empty one, keeps stored keys out (observed). A named alias must exist (observed).
+    Without a key the request is forwarded, and DeepSeek refuses it (observed), unless the caller forbids Cloudflare to
+    pay: the gateway then refuses it with a 400 of unknown code and text.
     """
     if "authorization" in headers:
         return None

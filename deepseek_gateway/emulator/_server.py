@@ -5,7 +5,6 @@ import socket
 import struct
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any
 
@@ -46,40 +45,32 @@ class Server:
     """An ASGI application that is served at `url` from now on, until `stop()`."""
 
     def __init__(self, application: Callable[..., Any], port: int) -> None:
+        options: dict[str, Any] = {"lifespan": "off", "ws": "none", "log_config": None, "proxy_headers": False}
+        self._config = uvicorn.Config(application, interface="asgi3", timeout_keep_alive=600, **options)
+        self._config.load()
+        # Connections are accepted from here on, and served as soon as the thread runs.
         self._listening = socket.create_server(("127.0.0.1", port), backlog=_BACKLOG)
         # asyncio sets it only for sockets that name their protocol; without it each response waits for a delayed ACK.
         self._listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.url = f"http://127.0.0.1:{self._listening.getsockname()[1]}"
-        started: Future[Callable[[], object]] = Future()
-        name, arguments = "deepseek-gateway-emulator", (application, started)
-        self._thread = threading.Thread(target=self._run, args=arguments, name=name, daemon=True)
+        self._loop, self._stopped = asyncio.new_event_loop(), asyncio.Event()
+        self._thread = threading.Thread(target=self._run, name="deepseek-gateway-emulator", daemon=True)
         self._thread.start()
-        self._stop = started.result()
 
     def stop(self) -> bool:
         """Stop at once, and tell whether that succeeded; connections that are still open are cut."""
-        self._stop()
+        self._loop.call_soon_threadsafe(self._stopped.set)
         self._thread.join(_MAX_STOP)
         return not self._thread.is_alive()
 
-    def _run(self, application: Callable[..., Any], started: "Future[Callable[[], object]]") -> None:
-        try:
-            with self._listening:
-                asyncio.run(self._serve(application, started))
-        except BaseException as error:
-            if started.done():
-                raise
-            started.set_exception(error)
+    def _run(self) -> None:
+        with self._listening, asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+            runner.run(self._serve())
 
-    async def _serve(self, application: Callable[..., Any], started: "Future[Callable[[], object]]") -> None:
-        loop, stopped, state = asyncio.get_running_loop(), asyncio.Event(), ServerState()
-        options: dict[str, Any] = {"lifespan": "off", "ws": "none", "log_config": None, "proxy_headers": False}
-        config = uvicorn.Config(application, interface="asgi3", timeout_keep_alive=600, **options)
-        config.load()
-        listening = self._listening
-        server = await loop.create_server(lambda: Connection(config, state), sock=listening, backlog=_BACKLOG)
-        started.set_result(lambda: loop.call_soon_threadsafe(stopped.set))
-        await stopped.wait()
+    async def _serve(self) -> None:
+        loop, state, listening = self._loop, ServerState(), self._listening
+        server = await loop.create_server(lambda: Connection(self._config, state), sock=listening, backlog=_BACKLOG)
+        await self._stopped.wait()
         # A connection that has just been accepted is listed after one turn of the loop, and has its transport some
         # turns later, unless the server is closed first. A connection left over would warn wherever it is collected.
         with suppress(NotImplementedError):  # on Windows

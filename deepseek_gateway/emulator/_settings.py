@@ -29,20 +29,19 @@ class Settings:
     def __post_init__(self) -> None:
         """Refuse what would make the gateway answer for another reason than the test believes; show no value."""
         self.keys = {"default": self.api_key} if self.stored_keys is None else dict(self.stored_keys)
-        texts = (*(self.guardrails or ()), *self.dlp)
+        names, keys = (self.account_id, self.gateway_id), (self.api_key, self.gateway_token, *self.keys.values())
+        one_segment = "Give account_id and gateway_id as one segment of a URL's path each, without a slash."
         amounts = (*(self.rate_limit or (1, 1)), *(self.spend_limit or (1, 1)))
+        empty = isinstance(self.guardrails, str) or "" in (*(self.guardrails or ()), *self.dlp)
         rules = [
             (
-                all(re.fullmatch(r"[^\s/?#%]+", name) for name in (self.account_id, self.gateway_id)),
-                "Give account_id and gateway_id as one segment of a URL's path each, without a slash.",
+                all(re.fullmatch(r"[^\s/?#%]+", name) for name in names),
+                one_segment,
             ),
+            (all(re.fullmatch(r"[!-~]+", key) for key in keys), "Give keys and tokens as visible ASCII characters."),
             (
-                all(re.fullmatch(r"[!-~]+", key) for key in (self.api_key, self.gateway_token, *self.keys.values())),
-                "Give keys and tokens as visible ASCII characters.",
-            ),
-            (
-                not isinstance(self.guardrails, str) and "" not in texts,
-                "Give guardrails and dlp as several texts, none of them empty: an empty text is found everywhere.",
+                not empty,
+                "Give guardrails and dlp as several texts: an empty one, or each letter of one, matches everything.",
             ),
             ({"BLOCK", "FLAG"}.issuperset(self.dlp.values()), "Give each text of dlp the action BLOCK or FLAG."),
             (self.latency >= 0 and (self.cache_ttl or 0) >= 0, "Give latency and cache_ttl as 0 or more seconds."),

@@ -2,9 +2,8 @@
 
 The whole body and the stream are two ways to write the same tokens, so they cannot disagree. The rules:
 
-- **Tokens**: a token is a word, a number or a sign, with the blank before it. Words are cut after twelve letters. A
-  message costs four tokens more than its text. Everything before the last message counts as cached, in blocks of 128
-  (recorded: hits are multiples of 128, and `prompt_tokens` is hits plus misses).
+- **Tokens**: a word, a number or a sign, with the blank before it. Words are cut after twelve letters. A message costs
+  four tokens more than its text. All but the last message counts as cached, in blocks of 128 (recorded).
 - **Text**: one sentence that names the emulator and repeats the question, or the results of the tools just called.
 - **Tools**: unless the last message is a tool's result, the tools named in it are called, else the first tool. A forced
   `tool_choice` is obeyed. Arguments are the simplest that fit the JSON schema, required ones only.

@@ -56,8 +56,8 @@ class ReceivedRequest:
     def metadata(self) -> dict[str, str | float | bool]:
         """The part of `cf-aig-metadata` that the gateway keeps.
 
-        A null or nested value makes the gateway drop all metadata (observed). Keys that start with `cf.` are stripped.
-        The first five entries are kept (Cloudflare docs: observability/custom-metadata, features/policies).
+        A null or nested value makes the gateway drop all metadata (observed). Otherwise it keeps the first five entries
+        and strips keys that start with `cf.` (Cloudflare docs: observability/custom-metadata, features/policies).
         """
         entries = mapping(from_json(self.headers.get("cf-aig-metadata", "")))
         if not all(isinstance(value, str | int | float) for value in entries.values()):
@@ -72,12 +72,9 @@ class ReceivedRequest:
         return {name: value for name, value in entries.items() if isinstance(value, int | float)}
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Delivery:
-    """How a reply is sent: by default whole, at once, and with a proper end.
-
-    `Emulator.fail_next()` documents each field.
-    """
+    """How a reply is sent: by default whole, at once, and with a proper end; see `Emulator.fail_next()`."""
 
     latency: float = 0.0
     keep_alive: int = 0
@@ -97,6 +94,9 @@ class Delivery:
         return self.cut_after is None and self.stall_after is None and not self.keep_alive
 
 
+PROMPT = Delivery()
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Reply:
     """A response. An ordinary body is one chunk; a streamed one is sent chunk by chunk.
@@ -109,7 +109,7 @@ class Reply:
     chunks: tuple[bytes, ...] = ()
     streamed: bool = False
     unstreamed: bytes = b""
-    delivery: Delivery = Delivery()
+    delivery: Delivery = PROMPT
 
     @property
     def body(self) -> bytes:
