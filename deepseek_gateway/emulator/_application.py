@@ -9,8 +9,8 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive, Scope, Send
 
 from deepseek_gateway.emulator._gateway import Gateway
-from deepseek_gateway.emulator._page import Page
-from deepseek_gateway.emulator._record import Exchange, Record
+from deepseek_gateway.emulator._page import Page, Row
+from deepseek_gateway.emulator._record import Record
 from deepseek_gateway.emulator._server import Connection
 from deepseek_gateway.emulator._wire import TEXT_TYPE, ReceivedRequest, Reply, body_reply
 
@@ -20,8 +20,10 @@ OWN_FAULT = "The emulator itself failed to answer. This is a fault of the emulat
 class Application:
     """The application; `crashes` are the exceptions of the emulator itself."""
 
-    def __init__(self, gateway: Gateway, page: Page, record: Record, ended: Callable[[Exchange], object]) -> None:
-        self._gateway, self._page, self._record, self._ended = gateway, page, record, ended
+    def __init__(
+        self, gateway: Gateway, page: Page, record: Record, on_exchange: Callable[[Row], object] | None
+    ) -> None:
+        self._gateway, self._page, self._record, self._on_exchange = gateway, page, record, on_exchange
         self.requests: list[ReceivedRequest] = []
         self.crashes: list[Exception] = []
 
@@ -53,7 +55,8 @@ class Application:
                 answering.cancel()
                 leaving.cancel()
                 self._record.end(exchange)
-                self._ended(exchange)
+                if self._on_exchange is not None:
+                    self._on_exchange(self._page.row(exchange))
 
     async def _answer(self, received: ReceivedRequest, send: Send, connection: Connection) -> None:
         """Answer, and label a failure of the emulator itself, so that nobody takes it for DeepSeek's error."""
@@ -61,7 +64,7 @@ class Application:
             reply = await self._gateway.answer(received)
         except Exception as error:  # noqa: BLE001 - raised when the emulator stops
             self.crashes.append(error)
-            text = f"{OWN_FAULT} {brief(error)}\n".encode(errors="replace")
+            text = f"{OWN_FAULT} {error!r}\n".encode(errors="replace")
             reply = body_reply(500, text, TEXT_TYPE).with_headers(("x-emulator-fault", "1"))
         try:
             await _deliver(reply, send, connection)
@@ -69,10 +72,6 @@ class Application:
             self.crashes.append(error)
             connection.end()
             await asyncio.sleep(math.inf)
-
-
-def brief(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
 async def _disconnect(receive: Receive) -> None:

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from deepseek_gateway.emulator._application import OWN_FAULT, Application, brief
+from deepseek_gateway.emulator._application import OWN_FAULT, Application
 from deepseek_gateway.emulator._deepseek import DeepSeek
 from deepseek_gateway.emulator._faults import Fault, Shape
 from deepseek_gateway.emulator._gateway import Gateway
-from deepseek_gateway.emulator._page import Page, Row, to_row
-from deepseek_gateway.emulator._record import Exchange, Record
+from deepseek_gateway.emulator._page import Page, Row
+from deepseek_gateway.emulator._record import Record
 from deepseek_gateway.emulator._server import Server
 from deepseek_gateway.emulator._settings import Settings
 from deepseek_gateway.emulator._wire import Delivery
@@ -57,10 +57,10 @@ class Emulator(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._secrets = frozenset({self.api_key, self.gateway_token, *self.keys.values()})
-        self._gateway, self._record = Gateway(self, DeepSeek({self.api_key, *self.keys.values()})), Record()
-        page = Page(self._record, self._secrets, lambda: self.environ)
-        self._application = Application(self._gateway, page, self._record, self._ended)
+        keys = {self.api_key, *self.keys.values()}
+        self._gateway, self._record = Gateway(self, DeepSeek(keys)), Record()
+        page = Page(self._record, {*keys, self.gateway_token}, lambda: self.environ)
+        self._application = Application(self._gateway, page, self._record, self.on_exchange)
         self.requests = self._application.requests
         self._server: Server | None = None
 
@@ -184,7 +184,7 @@ class Emulator(Settings):
             return
         problem = "The emulator did not stop: something blocks its thread."
         if stopped:
-            problem = f"{OWN_FAULT} It happened {len(crashes)} time(s), first: {brief(crashes[0])}"
+            problem = f"{OWN_FAULT} It happened {len(crashes)} time(s), first: {crashes[0]!r}"
         if error is None:
             raise RuntimeError(problem) from next(iter(crashes), None)
         error.add_note(problem)
@@ -198,7 +198,3 @@ class Emulator(Settings):
     ) -> None:
         """Stop at once, as `with` does."""
         self.__exit__(kind, error, traceback)
-
-    def _ended(self, exchange: Exchange) -> None:
-        if self.on_exchange is not None:
-            self.on_exchange(to_row(exchange, self._secrets))

@@ -21,10 +21,11 @@ class ServiceError:
 
     Attributes:
         form: `deepseek` and `text` are DeepSeek's JSON and plain text, `edge` and `problem` are Cloudflare's edge,
-            `policy` and `gateway` are the gateway.
+            `policy` and `gateway` are the gateway's.
         details: What the form shows besides the message; the `check` of data loss prevention goes into a header.
         content_type: The content type of `deepseek` and `text`; None sends none.
         code: The code of a `gateway` error.
+        logged: Whether the gateway keeps a log row (observed on the run path, assumed elsewhere).
     """
 
     form: Form
@@ -33,11 +34,7 @@ class ServiceError:
     details: Mapping[str, Any] = field(default_factory=dict[str, Any])
     content_type: str | None = OCTETS
     code: int | None = None
-
-    @property
-    def logged(self) -> bool:
-        """Whether the gateway keeps a log row for the request (observed on the run path, assumed elsewhere)."""
-        return self.form not in {"edge", "problem"} and self.code not in {2001, 2009, 7000, 7001, 10000}
+    logged: bool = True
 
     def reply(self, route: str = "provider", *, short: bool = False) -> Reply:
         """Return the response; `route` and `short` choose the envelope of a `gateway` error."""
@@ -66,10 +63,7 @@ class ServiceError:
         return reply.with_headers(dlp_header("BLOCK", *self.details.values())) if "check" in self.details else reply
 
     def _envelope(self, route: str, *, short: bool) -> Json:
-        """Return the envelope of the host: a list under `error`, or under `errors` on the REST API.
-
-        Older captures have the short envelope.
-        """
+        """Return a list under `error`, or under `errors` on the REST API; older captures have the short envelope."""
         listed = [{"code": self.code, "message": self.message}]
         if route == "rest":
             return {"success": False, "errors": listed, "messages": [], "result": None}
@@ -80,7 +74,7 @@ class ServiceError:
         return {"success": False, "result": [], "messages": [], "error": listed, **named, **texts}
 
 
-@dataclass
+@dataclass(eq=False)
 class Refusal(Exception):  # noqa: N818 - the emulated service answers with an error, nothing has failed
     """The service refuses a request with `error`."""
 
@@ -160,11 +154,11 @@ ERRORS: tuple[ServiceError, ...] = (
     ServiceError("policy", 429, "Spending limit exceeded", _BUCKET),
     # Codes 2001 to 2045 and 7013 are the gateway host's (observed; Cloudflare docs: features/guardrails, features/dlp,
     # features/spend-limits). No text of 2018 and 7013 is known; the status of 2029 and 2030 rests on one observation.
-    ServiceError("gateway", 400, "Please configure AI Gateway in the Cloudflare dashboard", code=2001),
+    ServiceError("gateway", 400, "Please configure AI Gateway in the Cloudflare dashboard", code=2001, logged=False),
     ServiceError("gateway", 429, "Rate limited", code=2003),
     ServiceError("gateway", 400, "Failed to get response from provider", code=2005),
     ServiceError("gateway", 400, "Invalid provider", code=2008),
-    ServiceError("gateway", 401, "Unauthorized", code=2009),
+    ServiceError("gateway", 401, "Unauthorized", code=2009, logged=False),
     ServiceError("gateway", 424, "Prompt blocked due to security configurations", code=2016),
     ServiceError("gateway", 424, "Response blocked due to security configurations", code=2017),
     ServiceError("gateway", 429, "Wholesale limit exceeded", code=2018),
@@ -177,8 +171,8 @@ ERRORS: tuple[ServiceError, ...] = (
     ServiceError("gateway", 429, _SPENT, code=2045),
     ServiceError("gateway", 503, "Guardrails are unavailable", code=7013),
     # Codes of api.cloudflare.com; 7000 is its usual answer to an unknown path.
-    ServiceError("gateway", 404, "No route for that URI", code=7000),
-    ServiceError("gateway", 405, "GET not supported for requested URI.", code=7001),
+    ServiceError("gateway", 404, "No route for that URI", code=7000, logged=False),
+    ServiceError("gateway", 405, "GET not supported for requested URI.", code=7001, logged=False),
     ServiceError("gateway", 404, "Model not found: deepseek/missing", code=7003),
-    ServiceError("gateway", 401, "Authentication error", code=10000),
+    ServiceError("gateway", 401, "Authentication error", code=10000, logged=False),
 )

@@ -78,12 +78,11 @@ class Fault:
 
     @property
     def edge(self) -> bool:
-        """Whether the edge answers, so that the gateway knows nothing of it."""
         return self.form in {"edge", "problem"}
 
     @property
     def logged(self) -> bool:
-        return self._error.logged if self._error else not self.edge
+        return not self.edge and (self._error is None or self._error.logged)
 
     @property
     def early(self) -> bool:

@@ -15,14 +15,9 @@ _MIN_TTL, _USUAL_TTL, _MAX_TTL = 60, 300, 30 * 24 * 3600
 _MAX_BYTES = 25_000_000
 _MAX_DIGITS = 20
 # Off-peak USD per token (DeepSeek docs: quick_start/pricing). No price is known for other models.
-_PRICES: Mapping[str, Mapping[str, float]] = {
+PRICES: Mapping[str, Mapping[str, float]] = {
     "deepseek-flash": {"per_token_in": 0.15e-6, "per_token_out": 0.6e-6, "per_cache_read_token": 0.003e-6}
 }
-
-
-def prices_of(request: ReceivedRequest, model: str) -> Mapping[str, float] | None:
-    """Return the USD per token that the caller states, else the gateway's own; an unknown model has no price."""
-    return request.custom_cost or _PRICES.get(model)
 
 
 def cost_of(reply: Reply, prices: Mapping[str, float] | None) -> float | None:

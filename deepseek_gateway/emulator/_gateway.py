@@ -11,7 +11,7 @@ from starlette.datastructures import Headers
 from deepseek_gateway.emulator._deepseek import DeepSeek
 from deepseek_gateway.emulator._errors import Refusal, dlp_header, gateway_refusal
 from deepseek_gateway.emulator._faults import Fault
-from deepseek_gateway.emulator._features import Cache, Window, cost_of, matches, number, prices_of
+from deepseek_gateway.emulator._features import PRICES, Cache, Window, cost_of, matches, number
 from deepseek_gateway.emulator._ids import CREATED, digest
 from deepseek_gateway.emulator._routes import Passage, admit, locate
 from deepseek_gateway.emulator._settings import Settings
@@ -21,7 +21,7 @@ _MAX_ATTEMPTS, _MAX_DELAY = 5, 60_000
 _RETRIED = {429, *range(500, 600)}
 
 
-@dataclass
+@dataclass(eq=False)
 class _GaveUpError(Exception):
     """Cloudflare's edge did not wait for the gateway, which had asked DeepSeek already."""
 
@@ -95,7 +95,7 @@ class Gateway:
         if slot and (kept := self._cache.get(slot[0])):
             request.cost = 0.0
             return kept.with_headers(("cf-aig-cache-status", "HIT"))
-        prices = prices_of(request, forwarded.model)
+        prices = request.custom_cost or PRICES.get(forwarded.model)
         if prices is not None and self._spending.full:
             limit, seconds = self._settings.spend_limit or (0, 0)
             rule = f"rule 'emulator' (cost limit {limit:g} per {seconds:g}s, sliding)"

@@ -167,6 +167,9 @@ class Page:
         # A page that outlives the emulator must not take another emulator's changes for those that the page missed.
         self._run = secrets.token_hex(4)
 
+    def row(self, exchange: Exchange) -> Row:
+        return to_row(exchange, self._known)
+
     def answer(self, request: Request) -> Response | None:
         """Return the response if the request is for the page and not for the gateway."""
         path, accept = request.scope["path"], request.headers.get("accept", "")
@@ -205,7 +208,7 @@ class Page:
                 changed.clear()
                 for change, exchange in self._record.since(seen):
                     seen = change
-                    row = json.dumps(asdict(to_row(exchange, self._known)))
+                    row = json.dumps(asdict(self.row(exchange)))
                     yield f"id: {self._run}.{seen}\ndata: {row}\n\n"
                 await changed.wait()
         finally:
