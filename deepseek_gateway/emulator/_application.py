@@ -105,11 +105,7 @@ async def _deliver(reply: Reply, send: Send, connection: Connection) -> None:
 
 
 def _pieces(reply: Reply) -> Iterator[tuple[bytes, float]]:
-    """Yield the chunks, each with the seconds to wait after it, so that a stream arrives event by event.
-
-    While DeepSeek is busy it sends comments in a stream, and blank lines before plain JSON (DeepSeek docs:
-    quick_start/rate_limit).
-    """
+    """Yield chunks and filler (DeepSeek docs: quick_start/rate_limit), each with the seconds to wait after it."""
     filler, count = b": keep-alive\n\n" if reply.streamed else b"\n", reply.delivery.keep_alive
     for _ in range(count):
         yield filler, reply.delivery.latency / count

@@ -30,10 +30,9 @@ def chat_body(turn: Turn, logprobs: int | None) -> Json:
 
 
 def chat_events(turn: Turn, logprobs: int | None, *, include_usage: bool) -> Iterator[bytes]:
-    """Yield the events of a chat stream: one for each token, the last chunk with the usage, then `[DONE]`.
+    """Yield one event for each token, a last chunk with a choice and the usage, then `[DONE]`.
 
-    The chunk with the usage has a choice. `include_usage` only decides whether earlier chunks carry `"usage":null` or
-    no such key (DeepSeek docs: api/create-chat-completion; recorded).
+    `include_usage` only adds `"usage":null` to earlier chunks (DeepSeek docs: api/create-chat-completion; recorded).
     """
     thinking: Json = {"reasoning_content": None} if turn.prompt.thinking else {}
 
@@ -71,8 +70,7 @@ def fim_body(turn: Turn) -> Json:
 def fim_events(turn: Turn) -> Iterator[bytes]:
     for token in turn.tokens:
         yield server_sent(_chunk(turn, "text_completion", _fim_choice(token.text)))
-    last = _chunk(turn, "text_completion", _fim_choice("", turn.finish_reason))
-    yield server_sent(last | {"usage": _usage(turn)})
+    yield server_sent(_chunk(turn, "text_completion", _fim_choice("", turn.finish_reason)) | {"usage": _usage(turn)})
     yield _DONE
 
 

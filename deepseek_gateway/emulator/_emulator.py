@@ -182,9 +182,8 @@ class Emulator(Settings):
         self._application.crashes.clear()
         if stopped and not crashes:
             return
-        problem = "The emulator did not stop: something blocks its thread."
-        if stopped:
-            problem = f"{OWN_FAULT} It happened {len(crashes)} time(s), first: {crashes[0]!r}"
+        failed = f"{OWN_FAULT} It happened {len(crashes)} time(s), first: {crashes[0]!r}" if crashes else ""
+        problem = failed if stopped else "The emulator did not stop: something blocks its thread."
         if error is None:
             raise RuntimeError(problem) from next(iter(crashes), None)
         error.add_note(problem)

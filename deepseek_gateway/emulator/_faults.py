@@ -1,12 +1,12 @@
 """Failures on demand: what a test may ask for, and what each failure does to a response."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from http import HTTPStatus
 from typing import Any, Literal, get_args
 
 from deepseek_gateway.emulator._errors import ERRORS, OCTETS, Form, ServiceError, find
-from deepseek_gateway.emulator._wire import PROMPT, TEXT_TYPE, Delivery, Reply, body_reply, json_reply
+from deepseek_gateway.emulator._wire import TEXT_TYPE, Delivery, Reply, body_reply, json_reply
 
 Shape = Literal["short", "policy", "text", "edge", "problem"]
 _GAVE_UP = 524
@@ -27,7 +27,7 @@ class Fault:
     headers: Mapping[str, str] | None = None
     event: int | None = None
     unreachable: bool = False
-    delivery: Delivery = PROMPT
+    delivery: Delivery = field(default_factory=Delivery)
 
     def __post_init__(self) -> None:
         """Refuse what would not happen as asked, but pass or fail a test for another reason."""
@@ -55,7 +55,7 @@ class Fault:
                 raise ValueError(sentence)
 
     @property
-    def _error(self) -> ServiceError | None:
+    def error(self) -> ServiceError | None:
         """The error that is asked for, if it is documented, or stated by status and message."""
         if self.body is not None or (self.code is None and self.status is None and self.shape is None):
             return None
@@ -73,16 +73,12 @@ class Fault:
     @property
     def form(self) -> str:
         """The form of the error, empty if there is none; a body is sent by DeepSeek, or by who has the shape."""
-        error = self._error
+        error = self.error
         return error.form if error else "" if self.body is None else self.shape or "deepseek"
 
     @property
     def edge(self) -> bool:
         return self.form in {"edge", "problem"}
-
-    @property
-    def logged(self) -> bool:
-        return not self.edge and (self._error is None or self._error.logged)
 
     @property
     def early(self) -> bool:
@@ -92,7 +88,7 @@ class Fault:
 
     def reply(self, route: str) -> Reply | None:
         """Return the error as a response, or None if only the delivery is at fault."""
-        error = self._error
+        error = self.error
         if error is not None:
             reply = error.reply(route, short=self.shape == "short")
         elif isinstance(self.body, bytes):

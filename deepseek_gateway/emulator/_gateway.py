@@ -46,7 +46,8 @@ class Gateway:
         try:
             if fault := self._due(early=True):
                 await asyncio.sleep(fault.delivery.delay)
-                reply, logged = fault.strike(Reply(status=200), target.route), fault.logged
+                reply = fault.strike(Reply(status=200), target.route)
+                logged = not fault.edge and (fault.error is None or fault.error.logged)
             else:
                 admitted = admit(request, target, self._settings)
                 reply = admitted if isinstance(admitted, Reply) else await self._pass(request, admitted, target.route)
@@ -60,10 +61,10 @@ class Gateway:
         return reply.with_headers(("server", "cloudflare"), ("cf-ray", ray), *log)
 
     async def _pass(self, request: ReceivedRequest, passage: Passage, route: str) -> Reply:
-        """Forward the request to DeepSeek and return the response, unless a limit or a scanner is against it.
+        """Return DeepSeek's response, unless a limit or a scanner is against it; a header reports what DLP flags.
 
-        Guardrails turn a stream into one JSON body. On the REST API they leave responses alone, so it streams
-        (Cloudflare docs: features/guardrails/usage-considerations). A header reports what DLP only flags.
+        Guardrails turn a stream into one JSON body, but on the REST API they leave responses alone (Cloudflare docs:
+        features/guardrails/usage-considerations).
         """
         guardrails, dlp = self._settings.guardrails, self._settings.dlp
         if self._rate.full:
@@ -86,10 +87,9 @@ class Gateway:
         return reply.with_headers(*passage.headers, *((dlp_header("FLAG", *flagged),) if flagged else ()))
 
     async def _fetch(self, request: ReceivedRequest, forwarded: ReceivedRequest, route: str) -> Reply:
-        """Get the response from the cache or from DeepSeek.
+        """Get the response from the cache, for nothing and despite a reached spend limit, or from DeepSeek.
 
-        A hit costs nothing, and is served even after the spend limit is reached. A spend limit does not apply to a
-        model without a price (Cloudflare docs: features/policies, features/spend-limits).
+        A model without a price has no spend limit (Cloudflare docs: features/policies, features/spend-limits).
         """
         slot = self._cache.slot(request, forwarded, route)
         if slot and (kept := self._cache.get(slot[0])):

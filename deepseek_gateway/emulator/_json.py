@@ -1,6 +1,7 @@
 """JSON as the two services read and write it."""
 
 import json
+from contextlib import suppress
 from typing import Any, cast
 
 Json = dict[str, Any]
@@ -31,10 +32,9 @@ def parse(text: str | bytes) -> Any:
 
 def from_json(text: str | bytes) -> Any:
     """Parse JSON, or return None if `parse()` would raise."""
-    try:
+    with suppress(ValueError):
         return parse(text)
-    except ValueError:
-        return None
+    return None
 
 
 def mapping(value: object) -> Json:

@@ -49,10 +49,11 @@ class Body:
             if self.json.get(name) is None:
                 raise self.refusal(f"missing field `{name}`")
 
-    def prompt(self, **asked: Any) -> Prompt:
+    def prompt(self, limit: str = "max_tokens", **asked: Any) -> Prompt:
         """Return what is asked; ids are derived from the question, whether or not its answer is streamed."""
         question = {name: value for name, value in self.json.items() if not name.startswith("stream")}
-        return Prompt(seed=digest(question), model=_model(self.json["model"]), **asked)
+        model, max_tokens = _model(self.json["model"]), _limit(self.json.get(limit))
+        return Prompt(seed=digest(question), model=model, max_tokens=max_tokens, **asked)
 
     def refusal(self, problem: str, after: str | None = None) -> Refusal:
         """Return the deserialiser's refusal; its position is the end of the field `after`, or of the body."""
@@ -83,18 +84,14 @@ def chat_prompt(body: Body) -> Prompt:
         tools=tuple(mapping(mapping(tool).get("function")) for tool in sequence(fields.get("tools"))),
         choice=_choice(fields.get("tool_choice"), thinking=thinking),
         schema={} if _json_mode(fields) else None,
-        max_tokens=_limit(fields.get("max_tokens")),
         stop=_stops(fields.get("stop")),
     )
 
 
 def fim_prompt(body: Body) -> Prompt:
     """Read the body of a FIM completion, which has no thinking (DeepSeek docs: api/create-completion)."""
-    return body.prompt(
-        messages=[{"role": "user", "content": body.json["prompt"]}],
-        max_tokens=_limit(body.json.get("max_tokens")),
-        stop=_stops(body.json.get("stop")),
-    )
+    messages = [{"role": "user", "content": body.json["prompt"]}]
+    return body.prompt(messages=messages, stop=_stops(body.json.get("stop")))
 
 
 def responses_prompt(body: Body) -> Prompt:
@@ -115,12 +112,12 @@ def responses_prompt(body: Body) -> Prompt:
     form = mapping(mapping(fields.get("text")).get("format"))
     schemas: dict[str, Json] = {"json_object": {}, "json_schema": mapping(form.get("schema"))}
     return body.prompt(
+        "max_output_tokens",
         messages=messages,
         thinking=thinking,
         tools=tuple(tool for tool in map(mapping, sequence(fields.get("tools"))) if tool.get("type") == "function"),
         choice=_choice(fields.get("tool_choice"), thinking=thinking),
         schema=schemas.get(str(form.get("type"))),
-        max_tokens=_limit(fields.get("max_output_tokens")),
     )
 
 

@@ -17,9 +17,8 @@ _MAX_BYTES = 64_000_000
 class Exchange:
     """A request and its response, as far as the response has been sent.
 
-    `began` is in seconds since 1970, and `clock` is that moment on the monotonic clock. `status` is None until it is
-    sent. `seconds` (the duration) is None and `size` (the bytes of all bodies) is 0 until the exchange ends. `changed`
-    is the number of its last change, among the changes of all exchanges.
+    `began` is in seconds since 1970, `clock` is that moment on the monotonic clock. `seconds` (the duration) is None
+    and `size` (of all bodies) is 0 until the exchange ends. `changed` numbers its last change, among all changes.
     """
 
     number: int

@@ -1,6 +1,5 @@
 """The routes: where a URL leads, who may pass, with which key, and with which model name."""
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Literal, NamedTuple
 
@@ -80,9 +79,7 @@ def admit(request: ReceivedRequest, target: Target, settings: Settings) -> Passa
     return Passage(_forward(request, target.path, request.body, _stored_key(request.headers, stored, alias)))
 
 
-def _compat(
-    request: ReceivedRequest, path: str, settings: Settings, stored: Mapping[str, str] | None
-) -> Passage | Reply:
+def _compat(request: ReceivedRequest, path: str, settings: Settings, stored: dict[str, str] | None) -> Passage | Reply:
     """Serve the compat route: models carry the prefix of their provider, and dynamic routes have names.
 
     Only `chat/completions` is documented; `models` exists and requires credentials (observed). Dynamic routes need an
@@ -154,7 +151,7 @@ def _check_provider(provider: str) -> None:
         raise gateway_refusal(2008)
 
 
-def _stored_key(headers: Headers, stored: Mapping[str, str] | None, alias: str) -> str | None:
+def _stored_key(headers: Headers, stored: dict[str, str] | None, alias: str) -> str | None:
     """Return the stored key to use, if any.
 
     Any `Authorization`, even an empty one, keeps stored keys out (observed). A named alias must exist (observed).

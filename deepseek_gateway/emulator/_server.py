@@ -17,11 +17,10 @@ _MAX_STOP = 5.0
 
 
 class Connection(H11Protocol):
-    """One connection. A request carries its connection in its state, so that a response can end the connection.
+    """One connection, which requests carry in their state, so that a response can end it.
 
-    This is uvicorn's protocol and not `uvicorn.Server`, because no public option of uvicorn resets or cuts a
-    connection, and because `uvicorn.Server` waits for ticks of 0.1 seconds before it starts and stops, and logs to
-    loggers that belong to the program that embeds the emulator.
+    No public option of uvicorn cuts or resets a connection. `uvicorn.Server` takes tenths of a second to start and to
+    stop, and logs to loggers that belong to the program around the emulator.
     """
 
     def __init__(self, config: uvicorn.Config, state: ServerState) -> None:

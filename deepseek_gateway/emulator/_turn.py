@@ -101,12 +101,14 @@ def _calls(prompt: Prompt) -> list[tuple[str, str]]:
     named = [name for name in by_name if re.search(rf"\b{re.escape(name)}\b", text)]
     names = [prompt.choice] if prompt.choice in by_name else named or list(by_name)[:1]
     schemas = [{"type": "object"} | mapping(by_name[name].get("parameters")) for name in names]
-    return [(name, _dumps(example(schema))) for name, schema in zip(names, schemas, strict=True)]
+    return [
+        (name, json.dumps(example(schema), ensure_ascii=False)) for name, schema in zip(names, schemas, strict=True)
+    ]
 
 
 def _content(prompt: Prompt) -> str:
     if prompt.schema:
-        return _dumps(example(prompt.schema))
+        return json.dumps(example(prompt.schema), ensure_ascii=False)
     said = [(message.get("role"), _text_of(message.get("content"))) for message in prompt.messages]
     question = next((text for role, text in reversed(said) if role == "user"), "")
     if len(question) > _MAX_ECHO:
@@ -114,11 +116,8 @@ def _content(prompt: Prompt) -> str:
     results = [text for _, text in takewhile(lambda pair: pair[0] == "tool", reversed(said))]
     result = f"The tool returned: {'; '.join(reversed(results))}" if results else f"You asked: {question}"
     answer = f"{_SENTENCE} {result}"
-    return answer if prompt.schema is None else _dumps({"answer": answer, "question": question})
-
-
-def _dumps(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False)
+    in_json = {"answer": answer, "question": question}
+    return answer if prompt.schema is None else json.dumps(in_json, ensure_ascii=False)
 
 
 def _split(text: str) -> list[str]:

@@ -94,9 +94,6 @@ class Delivery:
         return self.cut_after is None and self.stall_after is None and not self.keep_alive
 
 
-PROMPT = Delivery()
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Reply:
     """A response. An ordinary body is one chunk; a streamed one is sent chunk by chunk.
@@ -109,7 +106,7 @@ class Reply:
     chunks: tuple[bytes, ...] = ()
     streamed: bool = False
     unstreamed: bytes = b""
-    delivery: Delivery = PROMPT
+    delivery: Delivery = Delivery()
 
     @property
     def body(self) -> bytes:
