@@ -1,7 +1,4 @@
-"""The emulated DeepSeek: keys and endpoints. It sees no gateway header and no gateway token.
-
-`_prompt` reads what is asked, `_turn` answers it, `_chat` and `_responses` write the answer down.
-"""
+"""The emulated DeepSeek: its keys and endpoints. No header and no token of the gateway reaches it."""
 
 import re
 from collections.abc import Callable, Collection, Iterable

@@ -82,10 +82,9 @@ class Cache:
     def slot(self, request: ReceivedRequest, forwarded: ReceivedRequest, route: str) -> tuple[str, float] | None:
         """Return the key of a request and the seconds to keep its response, or None if it is not cached.
 
-        The gateway's setting opts in, and so does `cf-aig-cache-key`, which takes the place of the body in the key. A
-        TTL header alone does not. A TTL of 0 is not "off": hits went on for about 300 seconds (observed). Other TTLs
-        are brought into the range of 60 seconds to a month. Header names without `aig` are deprecated but honoured.
-        Routes share no entries. Metadata and other `cf-aig-*` headers are not part of the key.
+        The gateway's setting opts in, and so does `cf-aig-cache-key`, which replaces the key. A TTL header alone does
+        not. A TTL of 0 is not "off": hits went on for about 300 seconds (observed). Other TTLs are brought into the
+        range of 60 seconds to a month. Header names without `aig` are deprecated but honoured.
         """
         headers = request.headers
         skip = headers.get("cf-aig-skip-cache", headers.get("cf-skip-cache", "")).lower() == "true"

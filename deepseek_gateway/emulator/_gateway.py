@@ -156,8 +156,7 @@ class Gateway:
 def _log_headers(count: int, headers: Headers) -> Pairs:
     """Return the headers of a logged response; step 0 is an ordinary request.
 
-    Log ids are UUIDv7 since October 2026, and the other ids equal them, unless the caller named the event (Cloudflare
-    docs: changelog 2026-10-08).
+    Ids are UUIDv7 and equal, unless the caller named the event (Cloudflare docs: changelog 2026-10-08).
     """
     random = digest("log", count)
     log_id = str(uuid.UUID(f"{CREATED * 1000 + count:012x}7{random[:3]}8{random[3:18]}"))

@@ -1,7 +1,7 @@
 """The page that shows a browser the exchanges as they happen, without their secrets.
 
-`GET /` is the page for clients that accept HTML, which API clients do not. `/_exchanges` is a stream of rows
-(server-sent events), and `/_exchanges/{number}` shows one exchange. No provider of the gateway has that name.
+Clients that accept HTML get the page at `/`. `/_exchanges`, which is no provider's name, is a stream of rows
+(server-sent events), and `/_exchanges/{number}` is one exchange.
 
 Prompts and answers are untrusted: the page shows them as text, and may not load or run anything else. The `Host` of a
 website that points at 127.0.0.1 (DNS rebinding) is refused.

@@ -154,9 +154,8 @@ def _check_provider(provider: str) -> None:
 def _stored_key(headers: Headers, stored: dict[str, str] | None, alias: str) -> str | None:
     """Return the stored key to use, if any.
 
-    Any `Authorization`, even an empty one, keeps stored keys out (observed). A named alias must exist (observed).
-    Without a key the request is forwarded, and DeepSeek refuses it (observed), unless the caller forbids Cloudflare to
-    pay: the gateway then refuses it with a 400 of unknown code and text.
+    Any `Authorization`, even an empty one, keeps stored keys out, and a named alias must exist (observed). Without a
+    key DeepSeek refuses the request (observed), or the gateway does so if Cloudflare must not pay, with a 400.
     """
     if "authorization" in headers:
         return None

@@ -100,10 +100,8 @@ def _calls(prompt: Prompt) -> list[tuple[str, str]]:
     by_name = {str(tool.get("name")): tool for tool in prompt.tools}
     named = [name for name in by_name if re.search(rf"\b{re.escape(name)}\b", text)]
     names = [prompt.choice] if prompt.choice in by_name else named or list(by_name)[:1]
-    schemas = [{"type": "object"} | mapping(by_name[name].get("parameters")) for name in names]
-    return [
-        (name, json.dumps(example(schema), ensure_ascii=False)) for name, schema in zip(names, schemas, strict=True)
-    ]
+    values = [example({"type": "object"} | mapping(by_name[name].get("parameters"))) for name in names]
+    return [(name, json.dumps(value, ensure_ascii=False)) for name, value in zip(names, values, strict=True)]
 
 
 def _content(prompt: Prompt) -> str:

@@ -16,15 +16,13 @@ _MAX_METADATA = 5
 class ReceivedRequest:
     """A request as it reached the gateway and, in `attempts`, as the gateway forwarded it to DeepSeek.
 
-    The request is listed on arrival. `attempts` and `cost` are filled in while it is answered.
-
     Attributes:
         method: `POST`, `GET`, ...
         path: The path of the URL, decoded, without the query.
         query: The query of the URL, without the question mark.
         headers: Case-insensitive. Repeated headers are kept apart (`headers.getlist(name)`).
         body: The bytes as received.
-        attempts: The request that DeepSeek got, once per try; empty if the gateway answered by itself.
+        attempts: The request that DeepSeek got, once per attempt so far; empty if the gateway answered by itself.
         cost: The cost in USD that the gateway logs: an estimate from the tokens, 0 if the answer came from the cache,
             `None` if the model has no known price or no tokens were counted.
     """
