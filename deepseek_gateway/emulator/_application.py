@@ -68,7 +68,7 @@ class Application:
             reply = body_reply(500, text, TEXT_TYPE).with_headers(("x-emulator-fault", "1"))
         try:
             await _deliver(reply, send, connection)
-        except Exception as error:  # noqa: BLE001 - likewise
+        except Exception as error:  # noqa: BLE001 - raised when the emulator stops
             self.crashes.append(error)
             connection.end()
             await asyncio.sleep(math.inf)

@@ -1,4 +1,4 @@
-"""What several files of tests share: a running emulator, and the clock of its limits and its cache."""
+"""Fixtures: a running emulator, and the clock of its limits and its cache."""
 
 from collections.abc import Iterator
 
@@ -9,7 +9,7 @@ from deepseek_gateway.emulator import Emulator
 
 @pytest.fixture(scope="module")
 def emulator() -> Iterator[Emulator]:
-    """One emulator for all tests of a module that leave nothing behind."""
+    """One emulator for all tests of a module that leave it unchanged."""
     with Emulator() as running:
         yield running
 

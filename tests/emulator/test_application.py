@@ -1,4 +1,4 @@
-"""How responses are delivered: cut, stalled, late, filled, reset; and faults of the emulator itself."""
+"""How responses are delivered: cut, stalled, late, filled, reset; and crashes of the emulator itself."""
 
 import asyncio
 import http.client

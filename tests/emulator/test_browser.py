@@ -54,7 +54,7 @@ def chromium() -> Iterator[Any]:
 
 @pytest.fixture
 def visit(chromium: Any) -> Iterator[Callable[..., Any]]:
-    """Open the page of an emulator, of which nothing may be wrong with its scripts, and nothing be loaded elsewhere."""
+    """Open the page of an emulator; fail on script errors and on requests to other hosts."""
     troubles: list[str] = []
     contexts = []
 
@@ -64,7 +64,7 @@ def visit(chromium: Any) -> Iterator[Callable[..., Any]]:
         page = context.new_page()
         page.set_default_timeout(10_000)
         page.on("pageerror", lambda error: troubles.append(str(error)))
-        # Chromium reports that the emulator is down, too.
+        # Chromium also reports that the emulator is down, which is expected.
         page.on("console", lambda said: None if "net::ERR_" in said.text else troubles.append(said.text))
         page.on("request", lambda request: troubles.append(request.url) if not request.url.startswith(at) else None)
         at = emulator.url
@@ -79,7 +79,7 @@ def visit(chromium: Any) -> Iterator[Callable[..., Any]]:
 
 
 def until(page: Any, holds: Callable[[], Any]) -> None:
-    """Wait in the test: Playwright would wait in the page, whose policy forbids that."""
+    """Wait in the test, because the policy of the page forbids Playwright to wait in it."""
     deadline = time.monotonic() + 10
     while not holds():
         assert time.monotonic() < deadline, page.locator("body").inner_text()
@@ -102,15 +102,15 @@ class TestInTheBrowser:
             page.wait_for_selector(".row")
             assert not page.locator("#empty").is_visible()
             until(page, lambda: cells(page)[6].endswith("ms"))
-            clock, *told, duration = cells(page)
+            clock, *shown, duration = cells(page)
             assert re.fullmatch(r"\d\d:\d\d:\d\d", clock)
-            assert told[:4] == [
+            assert shown[:4] == [
                 "compat /chat/completions",
                 "deepseek/deepseek-flash → deepseek-flash",
                 "200",
                 "MISS",
             ]
-            assert re.fullmatch(r"\d+ / \d+", told[4])
+            assert re.fullmatch(r"\d+ / \d+", shown[4])
             assert re.fullmatch(r"\d+ ms", duration)
             assert not page.locator(".panel").is_visible()
             page.locator(".row .model").click()
@@ -208,7 +208,7 @@ class TestInTheBrowser:
     def test_page_is_readable_in_light_and_dark_wide_and_narrow(
         self, visit: Callable[..., Any], scheme: str, width: int, tmp_path: Path
     ) -> None:
-        """The screenshots are for a person: in SCREENSHOTS, if that names a folder."""
+        """Screenshots for a person go to the folder that SCREENSHOTS names."""
         folder = os.environ.get("SCREENSHOTS", str(tmp_path))
         with Emulator(cache_ttl=60) as emulator:
             page = visit(emulator, scheme=scheme, width=width)

@@ -1,4 +1,4 @@
-"""The way of a request through the gateway: labels, retries, timeouts and scanners."""
+"""The labels, retries, timeouts and scanners of the gateway."""
 
 import asyncio
 import json

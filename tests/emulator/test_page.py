@@ -1,4 +1,4 @@
-"""What the page of the emulator is sent: over real sockets, without a browser."""
+"""The responses of the page, over real sockets and without a browser."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def parts_of(emulator: Emulator, number: int = 1) -> list[dict[str, Any]]:
 
 
 def everything(emulator: Emulator, number: int = 1) -> str:
-    """All that the page could ever show of an exchange."""
+    """Return everything that the page could show of an exchange."""
     with events(emulator) as stream:
         return json.dumps([stream.ended(number), parts_of(emulator, number)])
 

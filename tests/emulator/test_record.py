@@ -1,4 +1,4 @@
-"""How much of the past is kept."""
+"""How many exchanges are kept."""
 
 import pytest
 from emulated import BOTH, PROVIDER, events, hi, send

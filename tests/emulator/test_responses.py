@@ -11,7 +11,7 @@ from deepseek_gateway.emulator import Emulator
 
 
 def test_sdk_reads_responses_body_and_stream(emulator: Emulator) -> None:
-    # openai 1.66 knows no thinking in a streamed response, and then no type of it at all; so there is none here.
+    # openai 1.66 cannot parse a streamed response with thinking, so thinking is off.
     asked: Any = {"model": "deepseek-flash", "input": "Hi", "extra_body": OFF}
     with client_of(emulator) as client:
         response = client.responses.create(**asked)

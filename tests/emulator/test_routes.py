@@ -161,7 +161,7 @@ def test_alias_selects_stored_key_on_provider_route_only(
 
 
 @pytest.mark.parametrize(
-    ("authorization", "told"),
+    ("authorization", "message"),
     [
         ("Bearer placeholder", "Authentication Fails, Your api key: ****lder is invalid"),
         ("Bearer emulator-gateway-token", "Authentication Fails, Your api key: ****oken is invalid"),
@@ -172,14 +172,14 @@ def test_alias_selects_stored_key_on_provider_route_only(
 )
 @pytest.mark.parametrize(("path", "model"), [(PROVIDER, "deepseek-flash"), (COMPAT, "deepseek/deepseek-flash")])
 def test_any_authorization_header_is_forwarded_in_place_of_the_stored_key(
-    emulator: Emulator, path: str, model: str, authorization: str, told: str
+    emulator: Emulator, path: str, model: str, authorization: str, message: str
 ) -> None:
     answer = send(emulator, path, TOKEN | {"authorization": authorization}, ask(model))
     upstream = emulator.requests[-1].upstream
     assert upstream is not None
     assert upstream.headers["authorization"] == authorization.strip()
     assert answer.status == 401
-    assert told in answer.body.decode()
+    assert message in answer.body.decode()
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What is kept of a request."""
+"""The parts of a request that are kept."""
 
 from typing import Any
 
