@@ -46,7 +46,7 @@ class Fault:
             (how.clean and how.cut_after is None, "A clean end is that of a cut answer: give cut_after too."),
             ("body" in given and given & {"code", "message"}, "A body is sent as it is: give no code and no message."),
             (self.shape not in {None, *get_args(Shape)}, f"No shape is called {self.shape!r}."),
-            (self.shape and short != ("code" in given), "A code goes with no shape or the short one, which needs a code."),
+            (self.shape and short != ("code" in given), "Give the short shape with a code, and no other shape."),
             ("event" in given and not json, "Only an error in JSON can be an event of a stream."),
             (unknown, f"Give a message and a status, or {known}."),
         ]
