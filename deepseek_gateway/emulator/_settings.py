@@ -33,10 +33,7 @@ class Settings:
         amounts = (*(self.rate_limit or (1, 1)), *(self.spend_limit or (1, 1)))
         empty = isinstance(self.guardrails, str) or "" in (*(self.guardrails or ()), *self.dlp)
         rules = [
-            (
-                all(re.fullmatch(r"[^\s/?#%]+", each) for each in ids),
-                "Give account_id and gateway_id as path segments.",
-            ),
+            (all(re.fullmatch(r"[^\s/?#%]+", each) for each in ids), "Give account_id and gateway_id as URL segments."),
             (all(re.fullmatch(r"[!-~]+", key) for key in keys), "Give keys and tokens as visible ASCII characters."),
             (not empty, "Give guardrails and dlp as several texts; an empty text would match everything."),
             ({"BLOCK", "FLAG"}.issuperset(self.dlp.values()), "Give each text of dlp the action BLOCK or FLAG."),
