@@ -1,7 +1,9 @@
-"""How tests ask the emulator by plain HTTP, at each address of a gateway."""
+"""Requests to the emulator by plain HTTP, at each URL of a gateway."""
 
 import http.client
 import json
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from typing import Any, NamedTuple
 
 import openai
@@ -16,6 +18,7 @@ ACCOUNT = "e" * 32
 HOST = f"/v1/{ACCOUNT}/emulator-gateway"
 PROVIDER = f"{HOST}/deepseek/chat/completions"
 COMPAT = f"{HOST}/compat/chat/completions"
+RESPONSES = f"{HOST}/deepseek/responses"
 AI = f"/client/v4/accounts/{ACCOUNT}/ai/v1"
 OFF = {"thinking": {"type": "disabled"}}
 WEATHER = {
@@ -26,6 +29,7 @@ WEATHER = {
     },
 }
 CLOCK = {"type": "function", "function": {"name": "get_time"}}
+JSON_TYPE, OCTETS, TEXT_TYPE = "application/json", "application/octet-stream", "text/plain; charset=UTF-8"
 
 
 class Answer(NamedTuple):
@@ -34,12 +38,16 @@ class Answer(NamedTuple):
     body: bytes
 
     @property
+    def text(self) -> str:
+        return self.body.decode()
+
+    @property
     def json(self) -> Any:
         return json.loads(self.body)
 
     @property
     def events(self) -> list[Any]:
-        """The events of a chat stream, whose framing is checked on the way."""
+        """The events of a chat stream; their framing is checked too."""
         *lines, done, end = self.body.decode().split("\n\n")
         assert (done, end) == ("data: [DONE]", "")
         assert all(line.startswith("data: {") for line in lines)
@@ -61,6 +69,33 @@ def ask(model: str = "deepseek-flash", text: str = "What is Cloudflare?", **more
     return {"model": model, "messages": [{"role": "user", "content": text}], **more}
 
 
+STREAM = ask(stream=True, **OFF)
+
+
+def hi(text: str = "Hi", **more: Any) -> dict[str, Any]:
+    """A short question, for which the page shows five prompt tokens."""
+    return ask(text=text, **more)
+
+
+def named(**options: str) -> dict[str, str]:
+    """Both credentials, and `cf-aig-*` headers by their names."""
+    return BOTH | {f"cf-aig-{name.replace('_', '-')}": value for name, value in options.items()}
+
+
+def read(emulator: Emulator, body: Any = None, headers: dict[str, str] = BOTH, timeout: float = 10) -> Any:
+    """Return what arrived of a response's body, and the type of the exception that ended it, if any."""
+    received = b""
+    with closing(http.client.HTTPConnection(emulator.url.removeprefix("http://"), timeout=timeout)) as connection:
+        connection.request("POST", PROVIDER, json.dumps(ask() if body is None else body), headers)
+        try:
+            with connection.getresponse() as response:
+                while data := response.read1():
+                    received += data
+        except (OSError, http.client.HTTPException) as error:
+            return received, type(error)
+    return received, None
+
+
 def chat(emulator: Emulator, text: str = "What is Cloudflare?", **more: Any) -> Any:
     answer = send(emulator, PROVIDER, BOTH, ask(text=text, **more))
     assert answer.status == 200, answer.body
@@ -74,3 +109,42 @@ def client_of(emulator: Emulator) -> openai.OpenAI:
         default_headers=TOKEN,
         max_retries=0,
     )
+
+
+class Events:
+    """The page's stream of rows, read event by event."""
+
+    def __init__(self, emulator: Emulator, last: str = "") -> None:
+        self._connection = http.client.HTTPConnection(emulator.url.removeprefix("http://"), timeout=5)
+        self._connection.request("GET", "/_exchanges", headers={"last-event-id": last} if last else {})
+        self._response = self._connection.getresponse()
+        assert self._response.headers["content-type"].startswith("text/event-stream")
+        self.last = last
+        self.about = self.next("run")
+
+    def next(self, kind: str = "message") -> dict[str, Any]:
+        fields = {"event": "message"}
+        while line := self._response.readline().decode().rstrip("\n"):
+            name, _, fields[name] = line.partition(": ")
+        assert fields["event"] == kind
+        self.last = fields.get("id", self.last)
+        return json.loads(fields["data"])
+
+    def ended(self, number: int) -> dict[str, Any]:
+        """Return the row of an exchange once it has ended; skip the events before that."""
+        while (row := self.next())["number"] != number or row["seconds"] is None:
+            pass
+        return row
+
+    def close(self) -> None:
+        self._response.close()
+        self._connection.close()
+
+
+@contextmanager
+def events(emulator: Emulator, last: str = "") -> Iterator[Events]:
+    stream = Events(emulator, last)
+    try:
+        yield stream
+    finally:
+        stream.close()

@@ -1,10 +1,10 @@
-"""The page for whoever opens the emulator in a browser: the exchanges as they happen, without their secrets.
+"""The page that shows a browser the exchanges as they happen, without their secrets.
 
-`GET /` is the page for those who accept HTML, which API clients do not; `/_exchanges` is a stream of rows
-(server-sent events) and `/_exchanges/{number}` what was sent and received. No provider of the gateway is called so.
+Clients that accept HTML get the page at `/`. `/_exchanges`, which is no provider's name, is a stream of rows
+(server-sent events), and `/_exchanges/{number}` is one exchange.
 
-Prompts and answers are anybody's text. The page only ever shows them as text, and may not load or run anything else.
-Websites whose name someone has pointed at 127.0.0.1 (DNS rebinding) are refused by their `Host`.
+Prompts and answers are untrusted: the page shows them as text, and may not load or run anything else. The `Host` of a
+website that points at 127.0.0.1 (DNS rebinding) is refused.
 """
 
 import asyncio
@@ -16,23 +16,18 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote, urlsplit
 
 from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from deepseek_gateway.emulator._exchange import ReceivedRequest, from_json, mapping
-from deepseek_gateway.emulator._gateway import locate
-from deepseek_gateway.emulator._policies import counted
+from deepseek_gateway.emulator._features import token_counts
+from deepseek_gateway.emulator._json import Json, from_json, mapping
 from deepseek_gateway.emulator._record import MOST_EXCHANGES, Exchange, Record
+from deepseek_gateway.emulator._routes import locate
 
 _EVENTS = "/_exchanges"
-_LONGEST_BODY = 65_536
-_SHORTEST_SECRET = 8
-_CREDENTIAL = re.compile(r".*(authorization|cookie|api-?key|secret|token|jwt).*", re.IGNORECASE)
-_SCHEMED = re.compile(r"(?:(bearer|basic|token)\s+)?(.*)", re.IGNORECASE | re.DOTALL)
 _DENIED = "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 _SAFE = {
     "cross-origin-resource-policy": "same-origin",
@@ -40,7 +35,10 @@ _SAFE = {
     "referrer-policy": "no-referrer",
     "cache-control": "no-store",
 }
-
+_MAX_SHOWN = 65_536
+_MIN_SECRET = 8  # to mask shorter values of headers would spoil ordinary text
+_CREDENTIAL = re.compile("authorization|cookie|api-?key|secret|token|jwt", re.IGNORECASE)
+_SCHEMED = re.compile(r"(?:(bearer|basic|token)\s+)?(.*)", re.IGNORECASE | re.DOTALL)
 Mask = Callable[[str], str]
 
 
@@ -50,19 +48,19 @@ class Row:
 
     Attributes:
         number: Counts the requests that were received, from 1.
-        began: When it was received, in seconds since 1970.
+        began: When the request was received, in seconds since 1970.
         method: `POST`, `GET`, ...
-        path: The path of the URL, ...
-        route: ... which belongs to this route, ...
-        endpoint: ... and means this path below it, such as `/chat/completions`.
-        asked: The model that was asked for, if any.
-        sent: The model that DeepSeek was asked for, `None` if the gateway answered by itself.
-        status: The status that was sent, `None` before, and if none was.
-        cache: `MISS`, `HIT` or nothing.
-        tokens: How many were asked, answered, and read from DeepSeek's cache, if the answer says so.
-        streamed: Whether the answer is a stream.
-        complete: Whether the answer came to its proper end.
-        seconds: How long it took, `None` while it goes on.
+        path: The path of the URL.
+        route: The route of that path.
+        endpoint: The path below that route, such as `/chat/completions`.
+        asked: The model that the caller named, if any.
+        sent: The model that DeepSeek was asked for; `None` if the gateway answered by itself.
+        status: The status that was sent; `None` before that, and if none was.
+        cache: `MISS`, `HIT` or empty.
+        tokens: The numbers of prompt, completion and cached tokens, if the response has them.
+        streamed: Whether the response is a stream.
+        complete: Whether the response came to its proper end.
+        seconds: How long the exchange took; `None` while it goes on.
     """
 
     number: int
@@ -82,7 +80,7 @@ class Row:
 
 
 def to_row(exchange: Exchange, known: Collection[str]) -> Row:
-    """Return the row of an exchange, without the `known` secrets and those that it brought along."""
+    """Return the row of an exchange, without the `known` secrets and those in its own headers."""
     mask, request, headers = _masking(exchange, known), exchange.request, Headers(dict(exchange.headers))
     target, upstream = locate(request.path), request.upstream
     served = target.provider in {"deepseek", "compat"}
@@ -93,80 +91,68 @@ def to_row(exchange: Exchange, known: Collection[str]) -> Row:
         path=mask(request.path),
         route=target.route if served else "",
         endpoint=mask(target.path if served else request.path),
-        asked=mask(_model(request)),
-        sent=None if upstream is None else mask(_model(upstream)),
+        asked=mask(request.model),
+        sent=None if upstream is None else mask(upstream.model),
         status=exchange.status,
         cache=headers.get("cf-aig-cache-status", ""),
-        tokens=_tokens(b"".join(exchange.sent)) if exchange.seconds is not None else None,
+        tokens=_tokens(b"".join(exchange.chunks)) if exchange.seconds is not None else None,
         streamed="event-stream" in headers.get("content-type", ""),
         complete=exchange.complete,
         seconds=exchange.seconds,
     )
 
 
-def to_parts(exchange: Exchange, known: Collection[str]) -> list[dict[str, Any]]:
-    """Return what an exchange consists of: each request and the answer, with headers and body, without secrets."""
-    mask, request, upstream = _masking(exchange, known), exchange.request, exchange.request.upstream
-    parts = [_part("Caller to gateway", _line(request), request.headers.items(), request.body, mask)]
-    if upstream is None:
-        parts.append({"title": "Gateway to DeepSeek", "line": "Not sent: the gateway answered by itself."})
-    else:
-        tries = f" ({len(request.attempts)} tries)" if len(request.attempts) > 1 else ""
-        parts.append(
-            _part(f"Gateway to DeepSeek{tries}", _line(upstream), upstream.headers.items(), upstream.body, mask)
-        )
+def to_parts(exchange: Exchange, known: Collection[str]) -> list[Json]:
+    """Return the two requests and the response, each with headers and body, without secrets."""
+    mask, request = _masking(exchange, known), exchange.request
+    title = "Gateway to DeepSeek" + (f" ({len(request.attempts)} tries)" if len(request.attempts) > 1 else "")
+    parts: list[Json] = []
+    for name, each in (("Caller to gateway", request), (title, request.upstream)):
+        if each is None:
+            parts.append({"title": name, "line": "Not sent: the gateway answered by itself."})
+        else:
+            line = f"{each.method} {each.path}{'?' if each.query else ''}{each.query}"
+            parts.append(_part(name, line, each.headers.items(), each.body, mask))
     ended = "" if exchange.complete else " (cut off)" if exchange.seconds is not None else " (not ended yet)"
     line = f"{exchange.status or 'No status'}{ended}"
-    return [*parts, _part("Answer", line, exchange.headers, b"".join(exchange.sent), mask)]
+    return [*parts, _part("Answer", line, exchange.headers, b"".join(exchange.chunks), mask)]
 
 
-def _part(title: str, line: str, headers: Collection[tuple[str, str]], body: bytes, mask: Mask) -> dict[str, Any]:
+def _part(title: str, line: str, headers: Collection[tuple[str, str]], body: bytes, mask: Mask) -> Json:
     value = from_json(body)
     text = mask(body.decode(errors="replace") if value is None else json.dumps(value, indent=2, ensure_ascii=False))
-    note = f"The first {_LONGEST_BODY:,} of {len(text):,} characters." if len(text) > _LONGEST_BODY else ""
-    shown = [_header(*pair, mask) for pair in headers]
-    return {"title": title, "line": mask(line), "headers": shown, "body": text[:_LONGEST_BODY], "note": note}
-
-
-def _line(request: ReceivedRequest) -> str:
-    return f"{request.method} {request.path}{'?' if request.query else ''}{request.query}"
-
-
-def _model(request: ReceivedRequest) -> str:
-    return str(mapping(request.json).get("model", ""))
+    note = f"The first {_MAX_SHOWN:,} of {len(text):,} characters." if len(text) > _MAX_SHOWN else ""
+    shown: list[tuple[str, str]] = []
+    for name, value in headers:
+        scheme, secret = _credential(name, value)
+        shown.append((name, f"{scheme} [{len(secret)} characters]".strip() if secret else mask(value)))
+    return {"title": title, "line": mask(line), "headers": shown, "body": text[:_MAX_SHOWN], "note": note}
 
 
 def _tokens(body: bytes) -> tuple[int, int, int] | None:
-    """Read the tokens off an answer, whole or stream: there they are in the last event that has any."""
+    """Return the token counts of a response; in a stream the last event that has any tells them."""
     for text in (body, *reversed(re.findall(rb"(?m)^data: (\{.*)$", body))):
-        answer = mapping(from_json(text))
-        if counts := counted(answer) or counted(answer.get("response")):
+        value = mapping(from_json(text))
+        if counts := token_counts(value) or token_counts(value.get("response")):
             return counts
     return None
 
 
-def _credential(name: str, value: str) -> tuple[str, str] | None:
-    """Return the scheme, if it is a usual one, and the secret of a header that holds a credential."""
-    found = _SCHEMED.fullmatch(value)
-    scheme, secret = found.groups("") if found else ("", value)
-    return (scheme, secret) if scheme.lower() == "bearer" or _CREDENTIAL.fullmatch(name) else None
-
-
-def _header(name: str, value: str, mask: Mask) -> tuple[str, str]:
-    scheme, secret = _credential(name, value) or ("", "")
-    return name, f"{scheme} [{len(secret)} characters]".strip() if secret else mask(value)
+def _credential(name: str, value: str) -> tuple[str, str]:
+    """Return the scheme, if it is a usual one, and the secret of a header; both are empty without a credential."""
+    scheme, secret = _SCHEMED.findall(value)[0]
+    return (scheme, secret) if scheme.lower() == "bearer" or _CREDENTIAL.search(name) else ("", "")
 
 
 def _masking(exchange: Exchange, known: Collection[str]) -> Mask:
-    """Return what replaces secrets by their length: the `known` ones, and those in the exchange's own headers.
+    """Return a function that replaces secrets by their length: the `known` ones, and those in the exchange's headers.
 
-    Of the latter, very short ones are no secrets, and would spoil ordinary text. A secret is found as it is, as JSON
-    and URLs spell it, and by its last four characters where DeepSeek repeats them.
+    A secret is found as it is, as JSON and URLs spell it, and by its last four characters where DeepSeek repeats them.
     """
-    sent = [pair for request in (exchange.request, *exchange.request.attempts) for pair in request.headers.items()]
-    brought = {credential[1] for pair in sent if (credential := _credential(*pair))}
+    requests = exchange.request, *exchange.request.attempts
+    own = {_credential(*pair)[1] for request in requests for pair in request.headers.items()}
     masks: dict[str, str] = {}
-    for secret in {*known, *(secret for secret in brought if len(secret) >= _SHORTEST_SECRET)}:
+    for secret in {*known, *(secret for secret in own if len(secret) >= _MIN_SECRET)}:
         spellings = secret, json.dumps(secret)[1:-1], quote(secret), quote(secret, safe="")
         masks |= dict.fromkeys(spellings, f"[{len(secret)} characters]")
         masks["****" + secret[-4:]] = "****[4 characters]"
@@ -175,16 +161,17 @@ def _masking(exchange: Exchange, known: Collection[str]) -> Mask:
 
 
 class Page:
-    """The page of one emulator."""
-
     def __init__(self, record: Record, known: Collection[str], environ: Callable[[], Mapping[str, str]]) -> None:
-        """Show `record` without the `known` secrets; `environ` gives the settings to paste."""
+        """Show `record` without the `known` secrets; `environ` returns the settings to paste."""
         self._record, self._known, self._environ = record, known, environ
-        # A page that outlives the emulator must not take another one's changes for those that it missed.
+        # A page that outlives the emulator must not take another emulator's changes for those that the page missed.
         self._run = secrets.token_hex(4)
 
+    def row(self, exchange: Exchange) -> Row:
+        return to_row(exchange, self._known)
+
     def answer(self, request: Request) -> Response | None:
-        """Return what to answer if the request is for the page, not for the gateway."""
+        """Return the response if the request is for the page and not for the gateway."""
         path, accept = request.scope["path"], request.headers.get("accept", "")
         below = path.startswith(f"{_EVENTS}/")
         if request.method != "GET" or not (below or path == _EVENTS or (path == "/" and "text/html" in accept)):
@@ -209,31 +196,29 @@ class Page:
         return response
 
     async def _events(self, last: str) -> AsyncIterator[str]:
-        """Yield the exchanges that changed after the event `last`, then each one when it changes."""
+        """Yield the exchanges that changed after the event `last`, then each exchange when it changes."""
         missed = re.fullmatch(rf"{self._run}\.([0-9]{{1,15}})", last)
         seen = int(missed[1]) if missed else 0
         changed = asyncio.Event()
         self._record.watchers.add(changed)
         try:
             about = {"run": self._run, "most": MOST_EXCHANGES, "empty": not self._record.since(0)}
-            yield f"retry: 1000\nevent: run\ndata: {json.dumps(about | {'settings': self._settings()})}\n\n"
+            yield f"retry: 1000\nevent: run\ndata: {json.dumps(about | {'settings': self._exports()})}\n\n"
             while True:
                 changed.clear()
                 for change, exchange in self._record.since(seen):
                     seen = change
-                    row = json.dumps(asdict(to_row(exchange, self._known)))
-                    yield f"id: {self._run}.{change}\ndata: {row}\n\n"
+                    row = json.dumps(asdict(self.row(exchange)))
+                    yield f"id: {self._run}.{seen}\ndata: {row}\n\n"
                 await changed.wait()
         finally:
             self._record.watchers.discard(changed)
 
-    def _settings(self) -> str:
-        """Return the settings to paste; a secret that is no fake of the emulator's own stays out."""
-        shown = {
-            name: "..." if value in self._known and not value.startswith("emulator-") else value
-            for name, value in self._environ().items()
-        }
-        return "\n".join(f"export {name}='{value}'" for name, value in shown.items())
+    def _exports(self) -> str:
+        """Return the settings to paste into a shell, without secrets other than the emulator's own fakes."""
+        hidden = {value for value in self._known if not value.startswith("emulator-")}
+        shown = [(name, "..." if value in hidden else value) for name, value in self._environ().items()]
+        return "\n".join(f"export {name}='{value}'" for name, value in shown)
 
 
 def _is_loopback(host: str) -> bool:

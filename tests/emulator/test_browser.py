@@ -1,0 +1,229 @@
+"""The page of the emulator in headless Chromium."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from emulated import BOTH, HOST, PROVIDER, TOKEN, hi, send
+
+from deepseek_gateway.emulator import Emulator
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+CONTRAST = """() => {
+    const channels = (colour) => colour.match(/[\\d.]+/g).map(Number);
+    const light = (colour) => channels(colour).slice(0, 3).map((value) => value / 255)
+        .map((value) => value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4)
+        .reduce((sum, value, index) => sum + value * [0.2126, 0.7152, 0.0722][index], 0);
+    const behind = (element) => {
+        const colour = element ? getComputedStyle(element).backgroundColor : "rgb(255, 255, 255)";
+        return channels(colour)[3] === 0 ? behind(element.parentElement) : colour;
+    };
+    const faint = [];
+    for (const element of document.querySelectorAll("body *")) {
+        const said = [...element.childNodes].some((node) => node.nodeType === 3 && node.data.trim());
+        if (!said || !element.checkVisibility()) continue;
+        const [text, page] = [getComputedStyle(element).color, behind(element)].map(light);
+        const ratio = (Math.max(text, page) + 0.05) / (Math.min(text, page) + 0.05);
+        if (ratio < 4.5) faint.push(`${element.textContent.slice(0, 30)}: ${ratio.toFixed(2)}`);
+    }
+    return faint;
+}"""
+ATTACK = "<img src=x onerror='window.run = 1'><script>window.run = 2</script></pre></td>"
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    driver = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed: see the extra `browser`")
+    path = shutil.which("chromium")
+    if path is None:
+        pytest.skip("there is no command `chromium`, a package of that name in Debian")
+    with driver.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visit(chromium: Any) -> Iterator[Callable[..., Any]]:
+    """Open the page of an emulator; fail on script errors and on requests to other hosts."""
+    troubles: list[str] = []
+    contexts = []
+
+    def open_page(emulator: Emulator, *, scheme: str = "light", width: int = 1280) -> Any:
+        context = chromium.new_context(color_scheme=scheme, viewport={"width": width, "height": 900})
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(10_000)
+        page.on("pageerror", lambda error: troubles.append(str(error)))
+        # Chromium also reports that the emulator is down, which is expected.
+        page.on("console", lambda said: None if "net::ERR_" in said.text else troubles.append(said.text))
+        page.on("request", lambda request: troubles.append(request.url) if not request.url.startswith(at) else None)
+        at = emulator.url
+        page.goto(at)
+        page.wait_for_selector("#state.live")
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert troubles == []
+
+
+def until(page: Any, holds: Callable[[], Any]) -> None:
+    """Wait in the test, because the policy of the page forbids Playwright to wait in it."""
+    deadline = time.monotonic() + 10
+    while not holds():
+        assert time.monotonic() < deadline, page.locator("body").inner_text()
+        page.wait_for_timeout(20)
+
+
+def cells(page: Any, number: int = 0) -> list[str]:
+    return page.locator(".row").nth(number).locator("td").all_inner_texts()
+
+
+class TestInTheBrowser:
+    def test_exchange_appears_without_reload_and_opens_on_click(self, visit: Callable[..., Any]) -> None:
+        with Emulator() as emulator:
+            page = visit(emulator)
+            assert page.locator("#empty").is_visible()
+            assert page.locator("#settings").inner_text().count("export ") == 3
+            headers = TOKEN | {"cf-aig-cache-key": "k"}
+            body = hi(ATTACK) | {"model": "deepseek/deepseek-flash"}
+            send(emulator, f"{HOST}/compat/chat/completions", headers, body)
+            page.wait_for_selector(".row")
+            assert not page.locator("#empty").is_visible()
+            until(page, lambda: cells(page)[6].endswith("ms"))
+            clock, *shown, duration = cells(page)
+            assert re.fullmatch(r"\d\d:\d\d:\d\d", clock)
+            assert shown[:4] == [
+                "compat /chat/completions",
+                "deepseek/deepseek-flash → deepseek-flash",
+                "200",
+                "MISS",
+            ]
+            assert re.fullmatch(r"\d+ / \d+", shown[4])
+            assert re.fullmatch(r"\d+ ms", duration)
+            assert not page.locator(".panel").is_visible()
+            page.locator(".row .model").click()
+            page.wait_for_selector(".parts pre")
+            caller, upstream, answer = page.locator(".parts section").all_inner_texts()
+            assert "cf-aig-authorization: Bearer [22 characters]" in caller
+            assert "authorization: Bearer [21 characters]" in upstream
+            assert "cf-aig-cache-status: MISS" in answer
+            assert all(ATTACK in part for part in (caller, upstream, answer))
+            content = page.content()
+            assert page.evaluate("window.run") is None
+            assert page.locator("td img, td script").count() == 0
+            page.locator(".row .model").click()
+            assert not page.locator(".panel").is_visible()
+            assert [request.path for request in emulator.requests] == [f"{HOST}/compat/chat/completions"]
+        body_of_page = content[content.index("<tbody") :]
+        assert emulator.api_key not in body_of_page
+        assert emulator.gateway_token not in body_of_page
+
+    def test_keyboard_opens_and_closes_an_exchange(self, visit: Callable[..., Any]) -> None:
+        with Emulator() as emulator:
+            send(emulator, PROVIDER, BOTH, hi())
+            page = visit(emulator)
+            button = page.locator(".row button")
+            page.wait_for_selector(".row")
+            page.keyboard.press("Tab")
+            for expanded in ("true", "false", "true"):
+                page.keyboard.press("Enter")
+                assert button.get_attribute("aria-expanded") == expanded
+            assert page.locator(f"#{button.get_attribute('aria-controls')}").is_visible()
+
+    def test_stream_is_shown_from_its_beginning_and_ends_in_its_row(
+        self, visit: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        go_on = threading.Event()
+
+        def held(reply: Any) -> Iterator[tuple[bytes, float]]:
+            first, *others = ((chunk, 0.0) for chunk in reply.chunks)
+            yield first
+            while not go_on.is_set():
+                yield b": keep-alive\n\n", 0.01
+            yield from others
+
+        monkeypatch.setattr("deepseek_gateway.emulator._application._pieces", held)
+        with Emulator() as emulator:
+            page = visit(emulator)
+            caller = threading.Thread(target=send, args=(emulator, PROVIDER, BOTH, hi(stream=True)))
+            caller.start()
+            page.locator(".row").click()
+            until(page, lambda: cells(page)[3:] == ["200 streaming", "\N{EN DASH}", "\N{EN DASH}", "…"])
+            until(page, lambda: "(not ended yet)" in page.locator(".parts").inner_text())
+            go_on.set()
+            caller.join()
+            until(page, lambda: cells(page)[3:6] == ["200 stream", "\N{EN DASH}", "5 / 29"])
+            until(page, lambda: "[DONE]" in page.locator(".parts").inner_text())
+            assert page.locator(".row").count() == 1
+
+    def test_page_reconnects_and_shows_each_exchange_once_newest_first(self, visit: Callable[..., Any]) -> None:
+        with Emulator() as emulator:
+            port = int(emulator.url.rpartition(":")[2])
+        emulator = Emulator(port=port)
+        with emulator:
+            send(emulator, PROVIDER, BOTH, hi())
+            page = visit(emulator)
+            page.wait_for_selector(".row")
+            page.locator(".row").click()
+        until(page, lambda: page.locator("#state").inner_text() == "Reconnecting")
+        with emulator:
+            send(emulator, PROVIDER, {}, hi())
+            page.wait_for_selector("#state.live")
+            send(emulator, "/", BOTH)
+            until(page, lambda: page.locator(".status").all_inner_texts() == ["400", "401", "200"])
+            assert page.locator(".panel").nth(2).is_visible()
+        until(page, lambda: page.locator("#state").inner_text() == "Reconnecting")
+        with Emulator(port=port) as another:
+            page.wait_for_selector("#state.live")
+            page.wait_for_selector("#empty")
+            send(another, PROVIDER, BOTH, hi())
+            until(page, lambda: page.locator(".row").count() == 1)
+
+    def test_rows_beyond_the_limit_are_removed(
+        self, visit: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("deepseek_gateway.emulator._page.MOST_EXCHANGES", 3)
+        with Emulator() as emulator:
+            page = visit(emulator)
+            for path in ("/1", "/2", "/3", "/4", "/5"):
+                send(emulator, path, BOTH)
+            until(page, lambda: page.locator(".row").count() and cells(page)[1] == "GET /5")
+            assert [cells(page, number)[1] for number in range(3)] == ["GET /5", "GET /4", "GET /3"]
+            assert page.locator("tbody tr").count() == 6
+
+    @pytest.mark.parametrize("scheme", ["light", "dark"])
+    @pytest.mark.parametrize("width", [1280, 400])
+    def test_page_is_readable_in_light_and_dark_wide_and_narrow(
+        self, visit: Callable[..., Any], scheme: str, width: int, tmp_path: Path
+    ) -> None:
+        """Screenshots for a person go to the folder that SCREENSHOTS names."""
+        folder = os.environ.get("SCREENSHOTS", str(tmp_path))
+        with Emulator(cache_ttl=60) as emulator:
+            page = visit(emulator, scheme=scheme, width=width)
+            assert page.evaluate(CONTRAST) == []
+            page.screenshot(path=f"{folder}/empty-{scheme}-{width}.png")
+            emulator.fail_next(2003)
+            emulator.fail_next(status=503)
+            bodies = [hi(), hi(), hi(stream=True), hi("so " * 200) | {"messages": hi("so " * 900)["messages"] * 2}]
+            for body in [*bodies, hi(), hi() | {"model": "a-model-that-has-a-rather-long-name-and-does-not-exist"}]:
+                send(emulator, PROVIDER, BOTH, body)
+            send(emulator, "/compat/chat/completions", TOKEN, hi() | {"model": "dynamic/support"})
+            until(page, lambda: page.locator(".row").count() == 7)
+            until(page, lambda: cells(page)[6].endswith("ms"))
+            page.locator(".row").first.click()
+            page.wait_for_selector(".parts pre")
+            assert page.evaluate("document.documentElement.scrollWidth") == width
+            assert page.evaluate(CONTRAST) == []
+            page.screenshot(path=f"{folder}/rows-{scheme}-{width}.png", full_page=True)
