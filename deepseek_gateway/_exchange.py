@@ -13,7 +13,7 @@ from ._codes import deepseek_remedy
 from ._events import as_events
 from ._request import RefusedRequestError, asked_for, body_on, loaded_body, redact, request_facts
 from ._response import Fault, explain, final, hidden_fault, may_hold_a_fault, not_a_stream, redirect_refused, request_id
-from ._stream import CheckedBody, StreamCheck
+from ._stream import DONE, TERMINAL, CheckedBody
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -28,7 +28,6 @@ else:
 
 _REDIRECTION = 300  # the lowest status that is no success
 _EVENT_STREAM = "text/event-stream"
-_STREAMED_PATHS = ("/completions", "/responses")
 # These headers describe a body, and a body of ours has its own.
 _OF_THE_BODY = frozenset({b"content-encoding", b"content-length", b"content-type", b"transfer-encoding"})
 
@@ -36,11 +35,8 @@ _OF_THE_BODY = frozenset({b"content-encoding", b"content-length", b"content-type
 class Exchange:
     """One HTTP exchange of the SDK: what is sent for its request, and what it is given for the response.
 
-    Attributes:
-        request: The SDK's request. Its credentials are redacted, and it is never sent.
-        outgoing: The request to send.
-        answer: What the SDK is given at once, for a request that must not be sent. Then there is no `outgoing`.
-        covered: Whether the request goes to the gateway, and not to some other URL.
+    `request` is the SDK's request. Its credentials are redacted, and it is never sent. `outgoing` is sent, unless there
+    is an `answer` for a request that must not be sent. `covered` requests go to the gateway, others to some other URL.
     """
 
     def __init__(self, request: httpx.Request, destination: Destination, *, streamed: bool) -> None:
@@ -58,7 +54,7 @@ class Exchange:
         except RefusedRequestError as error:
             # Old SDKs retry after whatever is raised in send(), but not after a response that says so.
             fault = Fault(400, str(error), "invalid_request_error", error.code, error.param, retry=False)
-            self.answer = _as_response(fault, httpx.Response(400, request=request, content=b""))
+            self.answer = _explained(fault, httpx.Response(400, request=request, content=b""))
         finally:
             redact(request.headers)
 
@@ -154,19 +150,15 @@ class Exchange:
 
     def _checked(self, response: httpx.Response) -> httpx.Response:
         """Have a body looked at as it passes: an event stream for its end, any body for when it is closed."""
-        path = self.request.url.path
-        check = None
-        if path.endswith(_STREAMED_PATHS) and (
-            _content_type(response).startswith(_EVENT_STREAM) or asked_for(self.request)[1]
-        ):
-            explain_event = partial(self._explain_event, response)
-            check = StreamCheck(explain_event, expects_response=path.endswith("/responses"))
-        if check is None and self._call is None:
+        path, end = self.request.url.path, None
+        is_stream = _content_type(response).startswith(_EVENT_STREAM) or asked_for(self.request)[1]
+        if is_stream and path.endswith(("/completions", "/responses")):
+            end = TERMINAL if path.endswith("/responses") else DONE
+        elif self._call is None:
             return response
-        decoded = check is not None and "content-encoding" in response.headers  # the end is found in plain text only
         timeouts = self.outgoing.extensions.get("timeout", {})
-        body = CheckedBody(response, check, timeouts, self._ended, decoded=decoded)
-        if decoded:
+        body = CheckedBody(response, end, partial(self._explain_event, response), timeouts, self._ended)
+        if body.decoded:
             return _with_body(response, response.status_code, stream=body)
         response.stream = body
         return response
@@ -205,10 +197,6 @@ def _warn(text: str, response: httpx.Response) -> None:
 def _explained(fault: Fault, response: httpx.Response) -> httpx.Response:
     """Put an error that the SDK can read in place of a response, and log it."""
     _warn(fault.logged, response)
-    return _as_response(fault, response)
-
-
-def _as_response(fault: Fault, response: httpx.Response) -> httpx.Response:
     retry = [] if fault.retry is None else [(b"x-should-retry", str(fault.retry).lower().encode())]
     headers = [(b"content-type", b"application/json"), *retry]
     return _with_body(response, fault.status, content=json.dumps(fault.body).encode(), headers=headers)

@@ -78,9 +78,9 @@ def gateway_headers(  # noqa: PLR0913  # one keyword for each header
         "cf-aig-collect-log": (_switch, "collect_log", collect_log),
         "cf-aig-collect-log-payload": (_switch, "collect_log_payload", collect_log_payload),
         "cf-aig-event-id": (_text, "event_id", event_id),
-        "cf-aig-request-timeout": (_milliseconds, "request_timeout", request_timeout),
+        "cf-aig-request-timeout": (partial(_milliseconds, _LARGEST), "request_timeout", request_timeout),
         "cf-aig-max-attempts": (_max_attempts, "max_attempts", max_attempts),
-        "cf-aig-retry-delay": (_retry_delay, "retry_delay", retry_delay),
+        "cf-aig-retry-delay": (partial(_milliseconds, _MINUTE), "retry_delay", retry_delay),
         "cf-aig-backoff": (_backoff, "backoff", backoff),
         "cf-aig-custom-cost": (_custom_cost, "custom_cost", custom_cost),
         "cf-aig-byok-alias": (_text, "byok_alias", byok_alias),
@@ -109,18 +109,14 @@ def _cache_ttl(name: str, value: Any) -> str:
     return str(int(seconds))
 
 
-def _milliseconds(name: str, value: Any) -> str:
+def _milliseconds(most: float, name: str, value: Any) -> str:
     seconds = _seconds(name, value)
+    if seconds > most:
+        raise ValueError(f"{name} must be at most {most} s, not {value}")
     milliseconds = round(seconds * 1000)
     if milliseconds == 0 and seconds:
         raise ValueError(f"{name} must be 0 or at least a millisecond, not {value} s")
     return str(milliseconds)
-
-
-def _retry_delay(name: str, value: Any) -> str:
-    if _seconds(name, value) > _MINUTE:
-        raise ValueError(f"{name} must be at most {_MINUTE} s, not {value}")
-    return _milliseconds(name, value)
 
 
 def _matching(pattern: str, rule: str, name: str, value: Any) -> str:

@@ -42,7 +42,9 @@ ATTACK = "<img src=x onerror='window.run = 1'><script>window.run = 2</script></p
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
-    driver = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed: see the dependency group `browser`")
+    driver = pytest.importorskip(
+        "playwright.sync_api", reason="Playwright is missing: see the dependency group `browser`"
+    )
     path = shutil.which("chromium")
     if path is None:
         pytest.skip("there is no command `chromium`, a package of that name in Debian")
