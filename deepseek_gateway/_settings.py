@@ -174,3 +174,16 @@ RULES = {
     "endpoint": _endpoint_rule,
 }
 """By field, what is wrong with a value; None when nothing is."""
+
+DEFAULT_MODEL = "deepseek-flash"
+"""The model to use where a person names none, and the one that examples name."""
+
+OPENAI_VARIABLES = {
+    "OPENAI_API_KEY": "sends it as the key, unless the program gives another",
+    "OPENAI_ADMIN_KEY": "sends it as the key of some calls",
+    "OPENAI_ORG_ID": "sends it as OpenAI-Organization",
+    "OPENAI_PROJECT_ID": "sends it as OpenAI-Project",
+    "OPENAI_CUSTOM_HEADERS": "sends every header that it lists",
+    "OPENAI_BASE_URL": "sends all requests to it, unless the program gives another URL",
+}
+"""The variables that a bare OpenAI client reads, and what the client does with each (read in the SDK's source)."""
