@@ -55,7 +55,7 @@ def deepseek_gateway(
 def ask(  # noqa: PLR0913  # one parameter for each option
     prompt: Annotated[
         str | None,
-        typer.Argument(metavar="PROMPT", help="The question; without it or with -, stdin is read.", show_default=False),
+        typer.Argument(metavar="PROMPT", help="The question; without it or with -, stdin is read."),
     ] = None,
     *,
     model: ModelOption = DEFAULT_MODEL,
@@ -169,8 +169,8 @@ def doctor(  # noqa: PLR0913  # one parameter for each option
         typer.echo(report.as_json(findings, results))
     else:
         report.show(findings, results, Console(highlight=False))
-    if debug:
-        typer.echo(case.traceback, err=True, nl=False)
+    if debug and "probe" in vars(case):  # the completion was made
+        typer.echo(case.probe.traceback, err=True, nl=False)
     raise typer.Exit(report.exit_status(results))
 
 

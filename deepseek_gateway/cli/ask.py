@@ -72,8 +72,7 @@ class Answer:
             thinking += getattr(part, "reasoning_content", None) or ""
             text += part.content or ""
             self.finish_reason = choice.finish_reason or self.finish_reason
-        self.thinking += thinking
-        self.text += text
+        self.thinking, self.text = self.thinking + thinking, self.text + text
         return thinking, text
 
 
@@ -124,13 +123,9 @@ def read_prompt(argument: str | None) -> str:
 
 
 def print_answer(config: GatewayConfig, question: Mapping[str, Any], *, as_json: bool, debug: bool) -> None:
-    """Ask and print the answer, or print one readable message and exit with status 1.
+    """Ask what `arguments()` made, and print the answer as it arrives, or as one JSON object in the end.
 
-    Args:
-        config: How to reach DeepSeek.
-        question: What `arguments()` made of the question.
-        as_json: Whether to print one JSON object at the end instead of text as it arrives.
-        debug: Whether to print the traceback of an error.
+    A failure is one readable message, after a traceback if `debug` is set, and ends the command with status 1.
     """
     from openai import OpenAIError  # noqa: PLC0415  # wrong usage and wrong settings do not need it
 
@@ -165,20 +160,15 @@ def print_answer(config: GatewayConfig, question: Mapping[str, Any], *, as_json:
         say(f"What came back with status {call.status} is no answer. Check {VARIABLE['endpoint']}.")
         raise typer.Exit(1)
     if as_json:
-        typer.echo(json.dumps(as_object(answer, call)))
+        typer.echo(as_json_object(answer, call))
     else:
         say(f"\n{closing_line(answer, call)}", dim=True)
 
 
-def as_object(answer: Answer, call: GatewayCall) -> dict[str, Any]:
-    """Put an answer and everything known of its call into one JSON object."""
-    own = {
-        "answer": answer.text,
-        "thinking": answer.thinking or None,
-        "finish_reason": answer.finish_reason,
-        "usage": answer.usage or None,
-    }
-    return own | asdict(call) | {"model": answer.model or call.model}
+def as_json_object(answer: Answer, call: GatewayCall) -> str:
+    """Write one JSON object with the answer and everything known of its call."""
+    members = {"answer": answer.text, "thinking": answer.thinking or None, "finish_reason": answer.finish_reason}
+    return json.dumps(members | asdict(call) | {"model": answer.model or call.model, "usage": answer.usage or None})
 
 
 def closing_line(answer: Answer, call: GatewayCall) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from dataclasses import asdict, dataclass, field, replace
+from itertools import product
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -48,11 +49,6 @@ class Step:
         key = "own DeepSeek key" if own else "key stored at Cloudflare"
         return f"{self.config.route} route, {key}, {self.flavour}, {'streamed' if self.streamed else 'plain'}"
 
-    @property
-    def arguments(self) -> dict[str, Any]:
-        """The arguments of the SDK's `create()`."""
-        return arguments(prompt=_PROMPT, model=DEFAULT_MODEL, streamed=self.streamed)
-
     def on_request(self, request: Any) -> None:
         """Note what is sent; of the credentials, only the names."""
         self.url = str(request.url)
@@ -81,11 +77,7 @@ def run_on_emulator(console: Console) -> int:
     for setting in SETTINGS:
         if setting.default is None and setting.field != "endpoint":
             console.print(f"  {setting.variables[0]:<24}{setting.meaning}", markup=False)
-    console.print(
-        f"\nLeave {VARIABLE['api_key']} unset if the key is stored at Cloudflare, and {VARIABLE['gateway_token']} if "
-        "authentication is switched off at the gateway. Then run:\n"
-    )
-    console.print("  deepseek-gateway demo --live")
+    console.print("\nThen run:\n\n  deepseek-gateway demo --live")
     return status
 
 
@@ -115,12 +107,7 @@ def run_live(config: GatewayConfig, console: Console, *, only: Route | None = No
 
 def steps_for(configs: Iterable[GatewayConfig]) -> list[Step]:
     """Make the four steps of each configuration."""
-    return [
-        Step(config, flavour, streamed)
-        for config in configs
-        for flavour in ("sync", "async")
-        for streamed in (False, True)
-    ]
+    return [Step(*case) for case in product(configs, ("sync", "async"), (False, True))]
 
 
 def walk(steps: list[Step], console: Console) -> int:
@@ -150,10 +137,7 @@ def _print(console: Console, label: str, text: str, style: str = "") -> None:
 def take(step: Step) -> None:
     """Make the call of a step and check it."""
     try:
-        if step.flavour == "sync":
-            _call(step)
-        else:
-            asyncio.run(_call_async(step))
+        asyncio.run(_call_async(step)) if step.flavour == "async" else _call(step)
     except (OpenAIError, json.JSONDecodeError) as error:
         step.failure = without_secrets(f"{type(error).__name__}: {error}", asdict(step.config))
         return
@@ -178,7 +162,7 @@ def expected_request(config: GatewayConfig) -> tuple[tuple[str, ...], str]:
 def _call(step: Step) -> None:
     with create_client(step.config, http_options={"event_hooks": {"request": [step.on_request]}}) as client:
         create: Any = client.chat.completions.create
-        reply = create(**step.arguments)
+        reply = create(**arguments(prompt=_PROMPT, model=DEFAULT_MODEL, streamed=step.streamed))
         for chunk in reply if step.streamed else [reply]:
             step.answer.add(chunk)
 
@@ -189,9 +173,6 @@ async def _call_async(step: Step) -> None:
 
     async with create_async_client(step.config, http_options={"event_hooks": {"request": [on_request]}}) as client:
         create: Any = client.chat.completions.create
-        reply = await create(**step.arguments)
-        if not step.streamed:
-            step.answer.add(reply)
-            return
-        async for chunk in reply:
+        reply = await create(**arguments(prompt=_PROMPT, model=DEFAULT_MODEL, streamed=step.streamed))
+        for chunk in [item async for item in reply] if step.streamed else [reply]:
             step.answer.add(chunk)

@@ -39,8 +39,6 @@ _RETIRED = {
 }
 _OPENAI_FLOOR, _OPENAI_CEILING, _HTTPX2_SINCE = (1, 66), (4,), (3,)
 _INSTALL_OPENAI = "pip install --force-reinstall 'openai>=1.66,<4'"
-_DISTRIBUTIONS = ("openai", "httpx", "httpcore", "httpx2", "httpcore2", "deepseek-gateway")
-_NO_SETTINGS = "valid settings are needed"
 _MOST_SECONDS_OFF = 300
 # As a share of the time to the first chunk. Only a buffered answer is read faster than that.
 _LEAST_SPREAD = 0.01
@@ -57,7 +55,7 @@ class Judgement(NamedTuple):
 def installed() -> dict[str, str]:
     """Give the installed versions of the packages that matter, without importing them."""
     found: dict[str, str] = {}
-    for name in _DISTRIBUTIONS:
+    for name in ("openai", "httpx", "httpcore", "httpx2", "httpcore2", "deepseek-gateway"):
         with suppress(PackageNotFoundError):
             found[name] = version(name)
     return found
@@ -83,11 +81,6 @@ class Case:
         from .probe import Probe  # noqa: PLC0415  # imports openai
 
         return Probe(self.config, self.model).run()
-
-    @property
-    def traceback(self) -> str:
-        """The traceback of the completion, if it was made and failed."""
-        return self.probe.traceback if "probe" in vars(self) else ""
 
 
 def masked(url: str) -> str:
@@ -156,24 +149,22 @@ def _versions(case: Case) -> Judgement:
 
 def _proxies(case: Case) -> Judgement:
     proxies = {scheme: proxy for scheme, proxy in getproxies().items() if scheme in {"http", "https", "all"}}
-    url = urlsplit(case.config.base_url)
     for scheme, proxy in proxies.items():
-        variable = f"{scheme.upper()}_PROXY"
-        kind = _proxy_kind(proxy)
+        variable, kind = f"{scheme.upper()}_PROXY", _proxy_kind(proxy)
+        found = f"{variable} is {masked(proxy)}"
         if kind not in {"http", "https", "socks5", "socks5h"}:
-            remedy = f"write {variable} like http://proxy.example.com:3128, or unset it"
-            return Judgement("fail", f"{variable} is {masked(proxy)}", remedy)
+            return Judgement("fail", found, f"write {variable} like http://proxy.example.com:3128, or unset it")
         if kind.startswith("socks") and not find_spec("socksio"):
-            found = f"{variable} is {masked(proxy)}, and the HTTP library needs socksio for SOCKS"
-            return Judgement("fail", found, f"pip install socksio, or unset {variable}")
+            return Judgement("fail", f"{found}, and SOCKS needs socksio", f"pip install socksio, or unset {variable}")
+    url = urlsplit(case.config.base_url)
     proxy = proxies.get(url.scheme) or proxies.get("all", "")
     if not proxy:
         return Judgement("pass", "none")
     if proxy_bypass(url.hostname or ""):
         return Judgement("pass", f"{masked(proxy)}, but not for {url.hostname}: NO_PROXY names it")
     if url.scheme == "http":
-        remedy = f"set NO_PROXY={url.hostname}"
-        return Judgement("warn", f"{masked(proxy)}, although {url.hostname} is this computer", remedy)
+        found = f"{masked(proxy)}, although {url.hostname} is this computer"
+        return Judgement("warn", found, f"set NO_PROXY={url.hostname}")
     return Judgement("pass", f"{masked(proxy)}; the next checks look at the proxy, which connects to the gateway")
 
 
@@ -231,7 +222,7 @@ def _streaming(probe: Probe) -> Judgement:
     if not probe.headers.get("content-type", "").startswith("text/event-stream"):
         remedy = "guardrails do that: switch them off, or use the rest route, if you need answers piece by piece"
         return Judgement("fail", "the answer came as one JSON body, which this library turned into a stream", remedy)
-    if not probe.chunks:
+    if not probe.answer.chunks:
         return Judgement("fail", "the stream was empty", "try again; if it stays so, see the gateway's log")
     asked, *pieces = probe.arrivals
     wait, spread = pieces[0] - asked, pieces[-1] - pieces[0]
@@ -263,7 +254,7 @@ NETWORK_CHECKS: dict[str, str | Callable[[Probe], Judgement]] = {
     "DeepSeek reached": "no limit, policy or guardrail refused the call",
     "DeepSeek key": "{probe.key} was accepted",
     "DeepSeek balance": "enough for this call",
-    "model accepted": "{probe.model} {probe.answered}",
+    "model accepted": "{probe.answered}",
     "cache status": _cache_status,
     "streaming": _streaming,
 }
@@ -273,23 +264,21 @@ for a check that was passed; the others are judged by a function."""
 
 def diagnose(case: Case) -> dict[str, Judgement]:
     """Make the checks, and skip those that cannot be made."""
+    no_settings = "valid settings are needed" if case.findings.complaint else ""
     results: dict[str, Judgement] = {}
-    obstacle = ""
     for name, judge in LOCAL_CHECKS.items():
-        lacking = name in _NEED_SETTINGS and case.findings.complaint
-        results[name] = Judgement("skip", _NO_SETTINGS) if lacking else judge(case)
-        if results[name].verdict == "fail":
-            obstacle = obstacle or (_NO_SETTINGS if name == "settings" else f"{name} failed")
-    if case.offline:
-        obstacle = obstacle or "--offline was given"
+        skipped = no_settings and name in _NEED_SETTINGS
+        results[name] = Judgement("skip", no_settings) if skipped else judge(case)
+    broken = next((f"{name} failed" for name, result in results.items() if result.verdict == "fail"), "")
+    obstacle = no_settings or broken or ("--offline was given" if case.offline else "")
     for name, check in NETWORK_CHECKS.items():
-        results[name] = Judgement("skip", obstacle) if obstacle else _passed_or_failed(name, check, case.probe)
-        if results[name].verdict == "fail":
+        if obstacle:
+            results[name] = Judgement("skip", obstacle)
+        elif case.probe.failure and case.probe.failure.check == name:
+            results[name] = Judgement("fail", case.probe.failure.found, case.probe.failure.remedy)
             obstacle = f"{name} failed"
+        else:
+            results[name] = (
+                Judgement("pass", check.format(probe=case.probe)) if isinstance(check, str) else check(case.probe)
+            )
     return results
-
-
-def _passed_or_failed(name: str, check: str | Callable[[Probe], Judgement], probe: Probe) -> Judgement:
-    if probe.failure and probe.failure.check == name:
-        return Judgement("fail", probe.failure.found, probe.failure.remedy)
-    return Judgement("pass", check.format(probe=probe)) if isinstance(check, str) else check(probe)

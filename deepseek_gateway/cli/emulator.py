@@ -30,14 +30,7 @@ _COLOURS = {2: "green", 4: "yellow", 5: "red"}
 
 
 def run(options: Mapping[str, Any], failures: Sequence[str], route: Route, *, debug: bool) -> None:
-    """Serve until the process is interrupted, or report which option is wrong.
-
-    Args:
-        options: Arguments of `Emulator`.
-        failures: The values of `--fail`.
-        route: The route of the settings to print.
-        debug: Whether to print the traceback of an error.
-    """
+    """Serve an `Emulator` with these options until the process is interrupted, or report which option is wrong."""
     from deepseek_gateway.emulator import Emulator  # noqa: PLC0415  # it needs the extra
 
     rows: SimpleQueue[Row | None] = SimpleQueue()
@@ -53,7 +46,8 @@ def run(options: Mapping[str, Any], failures: Sequence[str], route: Route, *, de
         message = str(error)
         if isinstance(error, OSError):
             reason = os.strerror(error.errno) if error.errno else message
-            message = f"Cannot listen on port {options['port']} of 127.0.0.1 ({reason}); choose another with --port, 0 for any."
+            message = f"Cannot listen on port {options['port']} of 127.0.0.1 ({reason}); "
+            message += "choose another with --port, 0 for any."
         say(f"{traceback.format_exc()}{message}" if debug else message)
         raise typer.Exit(1) from None
 
@@ -100,13 +94,12 @@ def _next(rows: SimpleQueue[Row | None]) -> Row | None:
 
 def introduction(emulator: Emulator, route: Route = "provider") -> Iterator[str]:
     """Say how to reach the emulator."""
-    yield "# A local AI Gateway and DeepSeek; nothing leaves this machine. Paste into the shell of your program:\n"
     rest = f"{emulator.url}/client/v4/accounts/{emulator.account_id}/ai"
     chosen: dict[str, str] = {} if route == "provider" else {VARIABLE["route"]: route}
     if route == "rest":
         chosen[VARIABLE["endpoint"]] = rest
-    for name, value in (emulator.environ | chosen).items():
-        yield f"export {name}='{value}'"
+    yield "# A local AI Gateway and DeepSeek; nothing leaves this machine. Paste into the shell of your program:\n"
+    yield from (f"export {name}='{value}'" for name, value in (emulator.environ | chosen).items())
     yield "" if route == "rest" else f"\n# On the rest route the endpoint is {rest}"
     yield f"# The exchanges are shown at {emulator.url}/ and below; Ctrl-C ends the emulator.\n"
 

@@ -28,9 +28,7 @@ ModelOption: TypeAlias = Annotated[
 ]
 RouteOption: TypeAlias = Annotated[
     Route | None,
-    typer.Option(
-        "--route", help=f"How requests travel. Default: {VARIABLE['route']}, else provider.", show_default=False
-    ),
+    typer.Option("--route", help=f"How requests travel. Default: {VARIABLE['route']}, else provider."),
 ]
 EnvFileOption: TypeAlias = Annotated[
     Path | None,
@@ -40,7 +38,6 @@ EnvFileOption: TypeAlias = Annotated[
         metavar="FILE",
         exists=True,
         dir_okay=False,
-        show_default=False,
     ),
 ]
 EndpointOption: TypeAlias = Annotated[
@@ -49,7 +46,6 @@ EndpointOption: TypeAlias = Annotated[
         "--endpoint",
         help=f"Custom domain or local emulator. Default: {VARIABLE['endpoint']}, else Cloudflare's own host.",
         metavar="URL",
-        show_default=False,
     ),
 ]
 DebugOption: TypeAlias = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
@@ -88,16 +84,9 @@ def styled() -> bool:
 def load_settings(
     route: Route | None, env_file: Path | None, endpoint: str | None, *, hint: str = ""
 ) -> tuple[GatewayConfig, Mapping[str, tuple[str, str]]]:
-    """Look the settings up, or report everything that is wrong with them and exit with status 1.
+    """Look the settings up, or report everything that is wrong with them, give the hint, and exit with status 1.
 
-    Args:
-        route: The value of `--route`.
-        env_file: The value of `--env-file`.
-        endpoint: The value of `--endpoint`.
-        hint: What a person without settings could do instead.
-
-    Returns:
-        The configuration, and the origins of its values as in `Findings.origins`.
+    The second value says where each setting was found, as in `Findings.origins`.
     """
     found = look_up(env_file=env_file or ..., route=route, endpoint=endpoint)
     if found.complaint:
@@ -121,14 +110,10 @@ class Commands(TyperGroup):
 
 
 def explanation(error: Exception, facts: RequestFacts | None) -> str:
-    """Say who refused a call, why, what to do, and which id to ask about.
+    """Say who refused a call, why, what to do, and which id to ask about; the text may still hold secrets.
 
-    Args:
-        error: An `openai.OpenAIError`, or the `JSONDecodeError` that the SDK lets through for an answer without JSON.
-        facts: The request that was sent; None if the error was made before any traffic.
-
-    Returns:
-        A sentence, which may still hold secrets.
+    The facts are those of the last request, or None if the error was made before any traffic. A `JSONDecodeError` is
+    what the SDK raises for an answer that is not JSON.
     """
     import openai  # noqa: PLC0415  # the error has imported it already
 

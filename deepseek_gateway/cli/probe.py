@@ -21,6 +21,7 @@ from deepseek_gateway._headers import gateway_headers
 from deepseek_gateway._request import request_facts
 from deepseek_gateway._settings import VARIABLE
 
+from .ask import Answer, arguments
 from .options import printable, without_secrets
 
 if TYPE_CHECKING:
@@ -76,8 +77,7 @@ class Probe:
     headers: dict[str, str] = field(default_factory=dict[str, str])
     clock: float = 0.0
     arrivals: list[float] = field(default_factory=list[float])
-    chunks: int = 0
-    answered: str = "answered"
+    answer: Answer = field(default_factory=Answer)
     error: Exception | None = None
 
     def run(self) -> Probe:
@@ -88,16 +88,11 @@ class Probe:
         hooks = {"event_hooks": {"request": [self._on_request], "response": [self._on_response]}}
         try:
             with create_client(self.config, timeout=_SECONDS, max_retries=0, http_options=hooks) as client:
-                for chunk in client.chat.completions.create(
-                    model=self.model,
-                    # A question that no cache has seen, or neither key nor model would be tried.
-                    messages=[{"role": "user", "content": f"Say yes. ({time.time_ns()})"}],
-                    max_tokens=_TOKENS,
-                    stream=True,
-                    extra_headers=gateway_headers(max_attempts=1),
-                ):
-                    self.chunks += 1
-                    self._see_model(getattr(chunk, "model", None))
+                create: Any = client.chat.completions.create
+                prompt = f"Say yes. ({time.time_ns()})"  # no cache has seen it, so key and model are tried
+                question = arguments(prompt=prompt, model=self.model, headers=gateway_headers(max_attempts=1))
+                for chunk in create(**question, max_tokens=_TOKENS):
+                    self.answer.add(chunk)
         except Exception as error:  # noqa: BLE001  # every error is a finding
             self.error = error
         return self
@@ -107,10 +102,15 @@ class Probe:
         """Why the completion failed, if it did."""
         if self.error is None:
             return None
-        by_somebody = isinstance(self.error, openai.APIStatusError) or getattr(self.error, "type", None)
-        if by_somebody and self.facts:
-            return _refused(cast("openai.APIError", self.error), self, self.facts)
-        return _lost(self.error, self)
+        answered = isinstance(self.error, openai.APIStatusError) or getattr(self.error, "type", None)
+        refused = answered and self.facts
+        return _refused(cast("openai.APIError", self.error), self) if refused else _lost(self.error, self)
+
+    @property
+    def answered(self) -> str:
+        """The model that was asked, and the one that answered if it has another name."""
+        same = self.answer.model in {None, self.model, self.facts and self.facts.model}
+        return f"{self.model} answered" if same else f"{self.model} answered as {self.answer.model}"
 
     @property
     def traceback(self) -> str:
@@ -135,10 +135,6 @@ class Probe:
         self.key = "the key stored at Cloudflare" if facts.key_is_stored else f"the key in {key}"
         request.extensions["trace"] = self._on_step
         self.arrivals.append(time.perf_counter())
-
-    def _see_model(self, model: str | None) -> None:
-        if model and self.facts and model not in {self.model, self.facts.model}:
-            self.answered = f"answered as {model}"
 
     def _on_step(self, event: str, info: dict[str, Any]) -> None:
         """Follow the connection: the `trace` extension of httpcore, as httpx documents it."""
@@ -187,12 +183,13 @@ def _described(ssl_object: Any) -> str:
     return f"{ssl_object.version() or 'TLS'}, issued by {names or 'an unnamed CA'}, valid until {expires}"
 
 
-def _refused(error: openai.APIError, probe: Probe, facts: RequestFacts) -> Failure:
+def _refused(error: openai.APIError, probe: Probe) -> Failure:
     """Tell who refused the request, from the exception that every program gets."""
     code, kind, status = str(error.code), str(error.type), getattr(error, "status_code", probe.status or 0)
     given: Any = error.body
     body = cast("dict[str, Any]", given) if isinstance(given, dict) else {}
     text = probe.readable(body.get("message") or error.message)  # the latter repeats the whole body
+    facts = cast("RequestFacts", probe.facts)  # only a request that was sent is refused
     if kind == "ai_gateway_error":
         row = CODES.get(code) or next((row for start, row in TEXTS.items() if start in text.lower()), None)
         check = _CHECK_OF.get(code, "gateway authentication" if status == HTTPStatus.FORBIDDEN else "DeepSeek reached")
