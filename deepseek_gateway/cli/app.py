@@ -54,8 +54,7 @@ def deepseek_gateway(
 @app.command()
 def ask(  # noqa: PLR0913  # one parameter for each option
     prompt: Annotated[
-        str | None,
-        typer.Argument(metavar="PROMPT", help="The question; without it or with -, stdin is read."),
+        str | None, typer.Argument(metavar="PROMPT", help="The question; without it or with -, stdin is read.")
     ] = None,
     *,
     model: ModelOption = DEFAULT_MODEL,
@@ -73,7 +72,7 @@ def ask(  # noqa: PLR0913  # one parameter for each option
     ] = None,
     cache_ttl: Annotated[
         int | None,
-        typer.Option("--cache-ttl", help="Cache the answer for 60 to 2592000 s; not streamed.", metavar="SECONDS"),
+        typer.Option("--cache-ttl", help="Cache for 60 to 2592000 seconds; not streamed.", metavar="SECONDS"),
     ] = None,
     skip_cache: Annotated[bool, typer.Option("--skip-cache", help="Bypass the gateway's cache.")] = False,
     metadata: Annotated[
@@ -81,8 +80,7 @@ def ask(  # noqa: PLR0913  # one parameter for each option
         typer.Option("--metadata", help="Metadata for the gateway's log; up to five times.", metavar="KEY=VALUE"),
     ] = None,
     event_id: Annotated[
-        str | None,
-        typer.Option("--event-id", help="Your own id for the gateway's log. Default: the gateway's.", metavar="ID"),
+        str | None, typer.Option("--event-id", help="Your own id for the gateway's log.", metavar="ID")
     ] = None,
     emulator: Annotated[
         bool, typer.Option("--emulator", help="Use a local emulator: no account is needed, answers are made up.")
@@ -98,12 +96,9 @@ def ask(  # noqa: PLR0913  # one parameter for each option
     to standard error.
     """
     try:
+        pairs = dict(map(_pair, metadata)) if metadata else None
         headers = gateway_headers(
-            cache_ttl=cache_ttl,
-            cache_key=cache_key,
-            skip_cache=skip_cache or None,
-            metadata=dict(map(_pair, metadata)) if metadata else None,
-            event_id=event_id,
+            cache_ttl=cache_ttl, cache_key=cache_key, skip_cache=skip_cache or None, metadata=pairs, event_id=event_id
         )
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
@@ -116,13 +111,10 @@ def ask(  # noqa: PLR0913  # one parameter for each option
             config = stack.enter_context(Emulator()).config(route=route or "provider")
         else:
             config, _ = load_settings(route, env_file, endpoint, hint=_EMULATOR_HINT)
+        text = read_prompt(prompt)
+        streamed = not as_json and cache_key is None and cache_ttl is None  # the gateway caches no streams
         question = arguments(
-            prompt=read_prompt(prompt),
-            model=model,
-            system=system,
-            thinking=not no_thinking,
-            streamed=not as_json and cache_key is None and cache_ttl is None,  # the gateway caches no streams
-            headers=headers,
+            prompt=text, model=model, system=system, thinking=not no_thinking, streamed=streamed, headers=headers
         )
         if emulator:
             say("A local emulator answers in place of Cloudflare and DeepSeek. Its answers are made up.", dim=True)

@@ -58,10 +58,7 @@ class Answer:
     usage: dict[str, Any] = field(default_factory=dict[str, Any])
 
     def add(self, chunk: Any) -> tuple[str, str]:
-        """Add a chunk or a whole completion, and return its thinking and its text.
-
-        What arrives need not have the members that the SDK's types promise.
-        """
+        """Add a chunk or a whole completion, even one without its usual members; return its thinking and its text."""
         self.chunks += 1
         self.model = getattr(chunk, "model", None) or self.model
         if usage := getattr(chunk, "usage", None):
@@ -79,10 +76,7 @@ class Answer:
 class Display:
     """Prints an answer as it arrives: the text to stdout, the thinking, dimmed, to stderr."""
 
-    def __init__(self) -> None:
-        """Print nothing yet."""
-        self._open_thinking = ""
-        self._open_text = ""
+    _open_thinking = _open_text = ""  # what was printed last, and may have to end its line
 
     def show(self, thinking: str, text: str) -> None:
         """Print a piece at once; only a pipe or a file gets control characters."""
@@ -103,8 +97,7 @@ class Display:
             self.show("", "\n")
 
     def _end_thinking(self) -> None:
-        """End the thinking's line, and leave one blank line."""
-        if self._open_thinking:
+        if self._open_thinking:  # a blank line comes before the answer
             typer.echo("" if self._open_thinking.endswith("\n") else "\n", err=True)
             self._open_thinking = ""
 
@@ -131,7 +124,7 @@ def print_answer(config: GatewayConfig, question: Mapping[str, Any], *, as_json:
 
     for stream in cast("tuple[TextIOWrapper, ...]", (sys.stdout, sys.stderr)):
         stream.reconfigure(errors="replace")  # the answer may hold what the encoding cannot express
-    answer = Answer()
+    answer, display = Answer(), Display()
     facts: list[RequestFacts] = []
 
     def on_request(request: Any) -> None:
@@ -139,11 +132,7 @@ def print_answer(config: GatewayConfig, question: Mapping[str, Any], *, as_json:
 
     hooks = {"event_hooks": {"request": [on_request]}}
     try:
-        with (
-            record_calls() as calls,
-            create_client(config, http_options=hooks) as client,
-            closing(Display()) as display,
-        ):
+        with record_calls() as calls, create_client(config, http_options=hooks) as client, closing(display):
             create: Any = client.chat.completions.create
             reply = create(**question)
             for chunk in reply if question.get("stream") else [reply]:

@@ -61,10 +61,8 @@ def run_on_emulator(console: Console) -> int:
     from deepseek_gateway.emulator import Emulator  # noqa: PLC0415  # it needs the extra
 
     with Emulator() as emulator:
-        console.print(
-            f"A local emulator at {emulator.url} answers in place of Cloudflare and DeepSeek."
-            " Nothing leaves this machine, and the answers are made up.\n"
-        )
+        console.print(f"A local emulator at {emulator.url} answers in place of Cloudflare and DeepSeek.")
+        console.print("Nothing leaves this machine, and the answers are made up.\n")
         configs = [
             emulator.config(route="provider"),
             emulator.config(route="provider", api_key=None),
@@ -137,7 +135,10 @@ def _print(console: Console, label: str, text: str, style: str = "") -> None:
 def take(step: Step) -> None:
     """Make the call of a step and check it."""
     try:
-        asyncio.run(_call_async(step)) if step.flavour == "async" else _call(step)
+        if step.flavour == "sync":
+            _call(step)
+        else:
+            asyncio.run(_call_async(step))
     except (OpenAIError, json.JSONDecodeError) as error:
         step.failure = without_secrets(f"{type(error).__name__}: {error}", asdict(step.config))
         return

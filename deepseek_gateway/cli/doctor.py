@@ -17,7 +17,7 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from platform import python_version
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Literal, NamedTuple
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from .probe import Probe
-
-Verdict: TypeAlias = Literal["pass", "warn", "fail", "skip"]
 
 # Retired 2026-07-24 and 2026-09-10 (DeepSeek docs: news/news260424, news/news260910).
 _RETIRED = {
@@ -47,7 +45,7 @@ _LEAST_SPREAD = 0.01
 class Judgement(NamedTuple):
     """The outcome of a check."""
 
-    verdict: Verdict
+    verdict: Literal["pass", "warn", "fail", "skip"]
     found: str
     remedy: str = ""
 
@@ -91,7 +89,7 @@ def masked(url: str) -> str:
 def _settings(case: Case) -> Judgement:
     if not case.findings.complaint:
         return Judgement("pass", f"all that the {case.config.route} route needs; requests go to {case.config.base_url}")
-    _, *lines = case.findings.complaint.splitlines()
+    lines = case.findings.complaint.splitlines()
     problems = [line.strip().removeprefix("- ") for line in lines if line.startswith(" ")]
     looked = "".join(line for line in lines if line.startswith("Looked in"))
     remedy = "set what is missing in the environment or in a .env file" if case.findings.missing else "correct it"
@@ -204,7 +202,8 @@ def _clock(probe: Probe) -> Judgement:
 
 
 def _gateway(probe: Probe) -> Judgement:
-    if probe.by_gateway:
+    marked = any(name.startswith("cf-aig-") for name in probe.headers)
+    if marked or getattr(probe.error, "type", "") == "ai_gateway_error":
         return Judgement("pass", "AI Gateway answered")
     remedy = f"check that {VARIABLE['endpoint']} is an AI Gateway's address"
     return Judgement("warn", "something answered, without any header of AI Gateway", remedy)
@@ -250,7 +249,7 @@ NETWORK_CHECKS: dict[str, str | Callable[[Probe], Judgement]] = {
     "TLS certificate": "{probe.tls}",
     "gateway": _gateway,
     "clock": _clock,
-    "gateway authentication": "{probe.token}",
+    "gateway authentication": "{probe.authentication}",
     "DeepSeek reached": "no limit, policy or guardrail refused the call",
     "DeepSeek key": "{probe.key} was accepted",
     "DeepSeek balance": "enough for this call",

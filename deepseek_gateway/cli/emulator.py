@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import traceback
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 from time import localtime, strftime
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
@@ -53,11 +52,11 @@ def run(options: Mapping[str, Any], failures: Sequence[str], route: Route, *, de
 
 
 def _add_failure(emulator: Emulator, text: str) -> None:
-    """Read `CODE[:TIMES]`, where a code of the gateway has four digits or more, and a status has three."""
-    found = re.fullmatch(r"(?:(?P<code>[0-9]{4,5})|(?P<status>[0-9]{3}))(?::(?P<times>[0-9]{1,6}))?", text)
-    numbers = {name: int(value) for name, value in found.groupdict().items() if value} if found else {}
+    """Read `CODE[:TIMES]`; a status has three digits, and a code of the gateway has more."""
+    number, colon, times = text.partition(":")
     try:
-        emulator.fail_next(**cast("dict[str, Any]", numbers))  # a ValueError without any
+        code, status = (None, int(number)) if len(number) <= len("503") else (int(number), None)
+        emulator.fail_next(code, status=status, times=int(times) if colon else 1)
     except ValueError:
         from deepseek_gateway.emulator._faults import CODES, STATUSES  # noqa: PLC0415  # it needs the extra
 

@@ -27,8 +27,7 @@ ModelOption: TypeAlias = Annotated[
     str, typer.Option("--model", help="Model to ask, or dynamic/ROUTE with --route compat.", metavar="NAME")
 ]
 RouteOption: TypeAlias = Annotated[
-    Route | None,
-    typer.Option("--route", help=f"How requests travel. Default: {VARIABLE['route']}, else provider."),
+    Route | None, typer.Option("--route", help=f"How requests travel. Default: {VARIABLE['route']}, else provider.")
 ]
 EnvFileOption: TypeAlias = Annotated[
     Path | None,
@@ -42,11 +41,7 @@ EnvFileOption: TypeAlias = Annotated[
 ]
 EndpointOption: TypeAlias = Annotated[
     str | None,
-    typer.Option(
-        "--endpoint",
-        help=f"Custom domain or local emulator. Default: {VARIABLE['endpoint']}, else Cloudflare's own host.",
-        metavar="URL",
-    ),
+    typer.Option("--endpoint", help=f"Custom domain or emulator. Default: {VARIABLE['endpoint']}.", metavar="URL"),
 ]
 DebugOption: TypeAlias = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
@@ -84,10 +79,7 @@ def styled() -> bool:
 def load_settings(
     route: Route | None, env_file: Path | None, endpoint: str | None, *, hint: str = ""
 ) -> tuple[GatewayConfig, Mapping[str, tuple[str, str]]]:
-    """Look the settings up, or report everything that is wrong with them, give the hint, and exit with status 1.
-
-    The second value says where each setting was found, as in `Findings.origins`.
-    """
+    """Give the settings and their origins, or report what is wrong with them, with the hint, and exit with status 1."""
     found = look_up(env_file=env_file or ..., route=route, endpoint=endpoint)
     if found.complaint:
         say(found.complaint.replace(", or pass it to GatewayConfig()", "") + hint)

@@ -33,9 +33,6 @@ if TYPE_CHECKING:
 else:
     from deepseek_gateway._connections import httpx  # the one that openai itself uses
 
-_SECONDS = 30
-_TOKENS = 16
-
 _NOT_A_GATEWAY = f"check {VARIABLE['endpoint']}, and whether a proxy or a login page answers in its place"
 
 # The check that fails, by code or status. All others are limits, policies or guardrails between the gateway and
@@ -69,7 +66,7 @@ class Probe:
     proxied: bool = False
     address: str = "known"
     tls: str = "none is needed, because plain HTTP stays on this computer"
-    token: str = ""
+    authentication: str = "the gateway asks for none"
     key: str = ""
     reached: str = "name resolution"
     facts: RequestFacts | None = None
@@ -87,11 +84,11 @@ class Probe:
         self.port = url.port or (443 if url.scheme == "https" else 80)
         hooks = {"event_hooks": {"request": [self._on_request], "response": [self._on_response]}}
         try:
-            with create_client(self.config, timeout=_SECONDS, max_retries=0, http_options=hooks) as client:
+            with create_client(self.config, timeout=30, max_retries=0, http_options=hooks) as client:
                 create: Any = client.chat.completions.create
                 prompt = f"Say yes. ({time.time_ns()})"  # no cache has seen it, so key and model are tried
                 question = arguments(prompt=prompt, model=self.model, headers=gateway_headers(max_attempts=1))
-                for chunk in create(**question, max_tokens=_TOKENS):
+                for chunk in create(**question, max_tokens=16):
                     self.answer.add(chunk)
         except Exception as error:  # noqa: BLE001  # every error is a finding
             self.error = error
@@ -102,8 +99,7 @@ class Probe:
         """Why the completion failed, if it did."""
         if self.error is None:
             return None
-        answered = isinstance(self.error, openai.APIStatusError) or getattr(self.error, "type", None)
-        refused = answered and self.facts
+        refused = self.facts and (isinstance(self.error, openai.APIStatusError) or getattr(self.error, "type", None))
         return _refused(cast("openai.APIError", self.error), self) if refused else _lost(self.error, self)
 
     @property
@@ -118,21 +114,15 @@ class Probe:
         text = "".join(traceback.format_exception(self.error)) if self.error else ""
         return printable(without_secrets(text, asdict(self.config)))
 
-    @property
-    def by_gateway(self) -> bool:
-        """Whether AI Gateway answered, and not something else at its address."""
-        marked = any(name.startswith("cf-aig-") for name in self.headers)
-        return marked or getattr(self.error, "type", "") == "ai_gateway_error"
-
     def readable(self, text: object) -> str:
         """Write somebody else's text in one line, without credentials and control characters."""
         return printable(" ".join(without_secrets(str(text), asdict(self.config)).split()))
 
     def _on_request(self, request: httpx.Request) -> None:
         self.facts = facts = request_facts(request, self.config)
-        token, key = VARIABLE["gateway_token"], VARIABLE["api_key"]
-        self.token = f"the token in {token} was accepted" if facts.gateway_token else "the gateway asks for none"
-        self.key = "the key stored at Cloudflare" if facts.key_is_stored else f"the key in {key}"
+        if facts.gateway_token:
+            self.authentication = f"the token in {VARIABLE['gateway_token']} was accepted"
+        self.key = "the key stored at Cloudflare" if facts.key_is_stored else f"the key in {VARIABLE['api_key']}"
         request.extensions["trace"] = self._on_step
         self.arrivals.append(time.perf_counter())
 
@@ -158,20 +148,20 @@ class Probe:
         response.stream = _Timed(response.stream, self.arrivals)
 
 
+@dataclass
 class _Timed(httpx.SyncByteStream):
     """A body that notes the time at which each of its pieces arrives."""
 
-    def __init__(self, inner: Any, arrivals: list[float]) -> None:
-        self._inner = inner
-        self._arrivals = arrivals
+    inner: Any
+    arrivals: list[float]
 
     def __iter__(self) -> Iterator[bytes]:
-        for piece in self._inner:
-            self._arrivals.append(time.perf_counter())
+        for piece in self.inner:
+            self.arrivals.append(time.perf_counter())
             yield piece
 
     def close(self) -> None:
-        self._inner.close()
+        self.inner.close()
 
 
 def _described(ssl_object: Any) -> str:

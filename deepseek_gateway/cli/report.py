@@ -109,9 +109,8 @@ def show(findings: Findings, results: dict[str, Judgement], console: Console) ->
     for name, result in results.items():
         if result.verdict != "skip":
             margin = f"  {symbols[result.verdict]} {result.verdict}  "
-            _print(console, margin, f"{name}: {result.found}", _STYLES[result.verdict])
-            if result.remedy:
-                _print(console, " " * len(margin), f"remedy: {result.remedy}")
+            remedy = f"\nremedy: {result.remedy}" if result.remedy else ""
+            _print(console, margin, f"{name}: {result.found}{remedy}", _STYLES[result.verdict])
     reasons = Counter(result.found for result in results.values() if result.verdict == "skip")
     for reason, number in reasons.items():
         _print(console, f"  {symbols['skip']} skip  ", f"{number} checks, because {reason}", _STYLES["skip"])
