@@ -20,7 +20,7 @@ from commands import call
         ("starlette", ["ask", "--emulator", "Why?"], "emulator"),
     ],
 )
-def test_without_its_extra_a_command_says_what_to_install(missing: str, arguments: list[str], extra: str) -> None:
+def test_command_without_its_extra_names_the_package_to_install(missing: str, arguments: list[str], extra: str) -> None:
     code = f"import sys; sys.modules[{missing!r}] = None; from deepseek_gateway.__main__ import main; main()"
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 2
@@ -38,7 +38,7 @@ def test_without_its_extra_a_command_says_what_to_install(missing: str, argument
         (["no-such-command"], 2),
     ],
 )
-def test_help_fits_a_terminal_and_wrong_usage_is_status_2(
+def test_help_fits_80_columns_and_unknown_command_exits_with_status_2(
     arguments: list[str], status: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
@@ -48,13 +48,13 @@ def test_help_fits_a_terminal_and_wrong_usage_is_status_2(
     assert "..." not in re.sub(r"\[ARGS\]\.\.\.|\[PROGRAM\]\.\.\.|log_id \.\.\.", "", out), "a sentence was cut off"
 
 
-def test_the_version_names_what_matters() -> None:
+def test_version_names_openai_and_python() -> None:
     status, out, _ = call("--version")
     assert status == 0
     assert re.fullmatch(rf"deepseek-gateway .+, openai {openai.__version__}, Python 3\.\d+\.\d+\n", out)
 
 
 @pytest.mark.parametrize("command", ["ask", "env", "demo"])
-def test_every_command_takes_the_settings_as_options(command: str) -> None:
+def test_every_command_has_the_options_for_settings(command: str) -> None:
     help_text = call(command, "--help")[1]
     assert all(option in help_text for option in ("--route", "--env-file", "--endpoint", "--debug"))

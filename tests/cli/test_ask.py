@@ -33,7 +33,7 @@ class TestAnswer:
         ("arguments", "given"), [(["Why?"], "not read"), (["-"], "Why?"), ([], "Why?")], ids=["argument", "-", "stdin"]
     )
     @pytest.mark.usefixtures("emulator")
-    def test_the_answer_alone_is_on_stdout(self, arguments: list[str], given: str) -> None:
+    def test_only_the_answer_is_on_stdout(self, arguments: list[str], given: str) -> None:
         status, out, err = call("ask", *arguments, given=given)
         assert (status, out) == (0, ANSWER.format("Why?"))
         thinking, blank, closing = _three(err)
@@ -46,7 +46,7 @@ class TestAnswer:
             closing,
         )
 
-    def test_what_is_sent(self, emulator: Emulator) -> None:
+    def test_options_appear_in_the_request(self, emulator: Emulator) -> None:
         options = ["--model", "deepseek-v4-pro", "--system", "Be brief.", "--no-thinking", "--skip-cache"]
         status, _, err = call(
             "ask", "Why?", *options, "--metadata", "team=docs", "--metadata", "a=b=c", "--event-id", "e1"
@@ -62,7 +62,7 @@ class TestAnswer:
         assert json.loads(request.headers["cf-aig-metadata"]) == {"team": "docs", "a": "b=c"}
         assert request.headers["cf-aig-event-id"] == "e1"
 
-    def test_a_cached_answer_is_asked_for_in_one_piece_and_hit(self, emulator: Emulator) -> None:
+    def test_cache_options_turn_streaming_off_and_hit_the_cache(self, emulator: Emulator) -> None:
         command = ("ask", "Why?", "--cache-key", "why", "--cache-ttl", "60")
         (_, first, miss), (_, second, hit) = call(*command), call(*command)
         assert first == second == ANSWER.format("Why?")
@@ -72,7 +72,7 @@ class TestAnswer:
         assert emulator.requests[0].headers["cf-aig-cache-ttl"] == "60"
 
     @pytest.mark.usefixtures("emulator")
-    def test_json(self) -> None:
+    def test_json_holds_answer_thinking_usage_and_call(self) -> None:
         status, out, err = call("ask", "Why?", "--json")
         assert (status, err) == (0, "")
         told = json.loads(out)
@@ -97,17 +97,17 @@ class TestAnswer:
         assert route.replace("provider", "/deepseek/") in emulator.requests[-1].path
         assert "authorization" not in emulator.requests[-1].headers
 
-    def test_the_emulator_answers_without_settings_and_says_so(self) -> None:
+    def test_emulator_option_needs_no_settings_and_is_announced(self) -> None:
         status, out, err = call("ask", "Why?", "--emulator")
         assert (status, out) == (0, ANSWER.format("Why?"))
         assert err.startswith("A local emulator answers in place of Cloudflare and DeepSeek")
 
-    def test_a_pipe_gets_the_text_untouched(self, server: Loopback) -> None:
+    def test_pipe_gets_the_text_with_its_control_characters(self, server: Loopback) -> None:
         text = "# Not *rendered*\n\x1b[31mnor \x07changed\n"
         server.answer = lambda _: Answer(pieces(text[:9], text[9:]))
         assert call("ask", "Why?")[1] == text
 
-    def test_the_closing_line_says_what_is_not_told_and_why_it_ended_early(self) -> None:
+    def test_closing_line_names_missing_values_and_an_early_end(self) -> None:
         answer = asking.Answer(model="deepseek-flash", finish_reason="length")
         call = GatewayCall(status=200, cache_status="HIT", elapsed=1.26)
         assert asking.closing_line(answer, call) == (
@@ -121,7 +121,7 @@ def _three(err: str) -> list[str]:
     return [lines[0], lines[1], lines[-1]]
 
 
-class TestSaysNo:
+class TestFailures:
     @pytest.mark.parametrize(
         ("failure", "said"),
         [
@@ -141,7 +141,7 @@ class TestSaysNo:
         ids=lambda value: value if isinstance(value, str) else "",
     )
     @pytest.mark.parametrize("debug", [False, True])
-    def test_the_service(
+    def test_error_is_explained_in_the_last_line_with_status_1(
         self, emulator: Emulator, failure: dict[str, Any], said: str, debug: bool, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("time.sleep", lambda _: None)  # the SDK's wait between its tries
@@ -153,13 +153,13 @@ class TestSaysNo:
         assert emulator.api_key not in err
         assert emulator.gateway_token not in err
 
-    def test_what_came_before_a_cut_stays(self, server: Loopback) -> None:
+    def test_text_before_a_cut_stays_on_stdout(self, server: Loopback) -> None:
         server.answer = lambda _: Answer(pieces("So ", "far", end=False), ending="broken")
         status, out, err = call("ask", "Why?")
         assert (status, out) == (1, "So far\n")
         assert "before [DONE]" in err
 
-    def test_without_settings_all_is_named_and_the_emulator_offered(self) -> None:
+    def test_missing_settings_are_all_named_and_the_emulator_is_offered(self) -> None:
         status, out, err = call("ask", "Why?")
         assert (status, out) == (1, "")
         for said in (
@@ -173,7 +173,7 @@ class TestSaysNo:
             assert said in err
         assert "GatewayConfig" not in err  # a person at a command line has none
 
-    def test_a_secret_that_an_error_repeats_is_not_told(self, server: Loopback) -> None:
+    def test_secret_repeated_in_an_error_is_redacted(self, server: Loopback) -> None:
         message = f"no \x1b]0;such\x07 key {KEY} or {TOKEN}"
         server.answer = lambda _: Answer({"error": {"message": message, "type": "t", "code": "c"}}, 404)
         status, _, err = call("ask", "Why?", "--debug")
@@ -193,7 +193,7 @@ class TestSaysNo:
             (["-", "--emulator"], "the prompt is empty"),
         ],
     )
-    def test_wrong_usage(self, arguments: list[str], said: str) -> None:
+    def test_wrong_ask_option_is_reported_with_status_2(self, arguments: list[str], said: str) -> None:
         status, out, err = call("ask", *arguments)
         assert (status, out) == (2, "")
         assert said in err.replace("\n", " ")
@@ -201,7 +201,7 @@ class TestSaysNo:
 
 class TestProcess:
     @pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["ask", "--help"], ["ask", "Why?"], ["env"]])
-    def test_openai_is_not_imported_before_it_is_needed(self, arguments: list[str]) -> None:
+    def test_help_and_missing_settings_do_not_import_openai(self, arguments: list[str]) -> None:
         code = (
             "import sys\nfrom deepseek_gateway.__main__ import main\n"
             "try:\n    main()\nfinally:\n    assert not {'openai', 'rich'} & set(sys.modules)\n"
@@ -210,7 +210,7 @@ class TestProcess:
         assert done.returncode == (1 if arguments in (["ask", "Why?"], ["env"]) else 0)
         assert "AssertionError" not in done.stderr
 
-    def test_an_interrupt_ends_it_cleanly_and_keeps_what_came(self, server: Loopback) -> None:
+    def test_interrupt_exits_with_130_and_keeps_the_text_so_far(self, server: Loopback) -> None:
         server.answer = lambda _: Answer(pieces("So far", end=False), ending="stall")
         with started("ask", "Why?") as process:
             assert process.stdout
@@ -220,7 +220,7 @@ class TestProcess:
             assert (process.stdout.read(), process.stderr.read()) == (b"\n", b"")
         assert process.returncode == 130
 
-    def test_a_reader_that_goes_away_ends_it_quietly(self, server: Loopback) -> None:
+    def test_closed_pipe_exits_with_141_without_a_message(self, server: Loopback) -> None:
         line = "many words " * 1000 + "\n"
         server.answer = lambda _: Answer(pieces(*[line] * 50))
         command = '"$@" | head -1; echo "${PIPESTATUS[0]}"'
@@ -231,13 +231,13 @@ class TestProcess:
         assert (done.stdout, done.stderr) == (f"{line}141\n", "")
 
     @pytest.mark.skipif(sys.platform == "win32", reason="arguments are text there")
-    def test_an_argument_that_is_no_text_is_asked_all_the_same(self, server: Loopback) -> None:
+    def test_prompt_that_is_not_utf8_is_sent_with_replacements(self, server: Loopback) -> None:
         server.answer = lambda _: Answer(pieces("Yes."))
         done = subprocess.run([*COMMAND, "ask", b"caf\xe9?"], capture_output=True, check=False)
         assert (done.returncode, done.stdout) == (0, b"Yes.\n")
         assert server.last.json["messages"][0]["content"] == "caf??"
 
-    def test_what_an_encoding_cannot_say_does_not_stop_it(self, server: Loopback) -> None:
+    def test_character_outside_the_encoding_is_replaced(self, server: Loopback) -> None:
         server.answer = lambda _: Answer(pieces("caf\u00e9 \ud83d."))
         status, out, _ = run("ask", "Why?", env=os.environ | {"PYTHONIOENCODING": "ascii"})
         assert (status, out) == (0, "caf? ?.\n")
@@ -245,7 +245,9 @@ class TestProcess:
 
 class TestTerminal:
     @pytest.mark.parametrize("environment", [{}, {"NO_COLOR": "1"}, {"TERM": "dumb"}], ids=str)
-    def test_on_a_terminal(self, server: Loopback, environment: dict[str, str]) -> None:
+    def test_terminal_gets_the_same_text_without_control_characters(
+        self, server: Loopback, environment: dict[str, str]
+    ) -> None:
         pty = pytest.importorskip("pty")
         server.answer = lambda _: Answer(
             pieces("# Ti", "tle\n\n", "**bold** `code` \x1b]0;evil\x07", thinking="Hm \x1b[5m")
@@ -272,7 +274,7 @@ class TestTerminal:
         assert "# Title\r\n\r\n**bold** `code` ]0;evil\r\n" in text
         assert text.index("Hm") < text.index("Title") < text.index("bold") < text.index("gateway cache")
 
-    def test_no_prompt_on_a_terminal_is_wrong_usage(self) -> None:
+    def test_missing_prompt_on_a_terminal_exits_with_status_2(self) -> None:
         pty = pytest.importorskip("pty")
         ours, theirs = pty.openpty()
         status, out, err = run("ask", "--emulator", stdin=theirs)

@@ -25,7 +25,7 @@ ROUTES = ("provider", "compat", "rest")
 
 
 class TestDemo:
-    def test_it_walks_through_everything_and_says_who_answered(self) -> None:
+    def test_demo_takes_every_step_on_the_emulator_and_says_so(self) -> None:
         status, out, err = run("demo")
         assert (status, err) == (0, "")
         steps = re.findall(r"(?m)^ ?\d+/20  (.+)$", out)
@@ -61,7 +61,7 @@ class TestDemo:
             ({}, {"provider", "compat"}, "used when DEEPSEEK_API_KEY is not set"),
         ],
     )
-    def test_live_walks_as_far_as_the_settings_reach(
+    def test_live_demo_skips_routes_that_the_settings_do_not_reach(
         self, settings: dict[str, Any], walked: set[str], left_out: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         with Emulator(authenticated=settings.get("gateway_token", "") is not None) as emulator:
@@ -76,20 +76,20 @@ class TestDemo:
         assert {route for route, part in routes.items() if any(part in path for path in paths)} == walked
         assert left_out in console.file.getvalue()  # type: ignore[attr-defined]
 
-    def test_live_without_settings_is_one_message_and_status_1(self) -> None:
+    def test_live_demo_without_settings_exits_with_one_message_and_status_1(self) -> None:
         status, out, err = run("demo", "--live")
         assert (status, out) == (1, "")
         assert "CLOUDFLARE_ACCOUNT_ID is not set" in err
         assert "Traceback" not in err
 
-    def test_live_with_a_route_walks_that_one_alone(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_live_demo_with_a_route_takes_only_its_steps(self, monkeypatch: pytest.MonkeyPatch) -> None:
         with Emulator() as emulator:
             set_up(monkeypatch, emulator.config())
             status, out, _ = call("demo", "--live", "--route", "compat")
             assert (status, len(emulator.requests)) == (0, 4)
         assert "Skipped" not in out
 
-    def test_the_emulator_takes_no_settings(self) -> None:
+    def test_demo_without_live_refuses_settings(self) -> None:
         status, _, err = call("demo", "--route", "compat")
         assert status == 2
         assert "need --live" in err
@@ -103,7 +103,7 @@ class TestDemo:
         ],
         ids=["error", "nothing", "empty stream"],
     )
-    def test_a_step_that_goes_wrong_fails_the_walk(
+    def test_failed_step_fails_the_demo_without_showing_secrets(
         self,
         gateway: Loopback,
         config_at: Callable[..., GatewayConfig],
@@ -120,7 +120,7 @@ class TestDemo:
         assert KEY not in text
         assert TOKEN not in text
 
-    def test_a_wrong_credential_or_model_on_the_wire_fails_the_walk(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_unexpected_credential_or_model_on_the_wire_fails_a_step(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(demo, "expected_request", lambda _: (("Authorization",), "deepseek-flash"))
         with Emulator() as emulator:
             demo.take(step := demo.Step(emulator.config(), "async", streamed=True))

@@ -20,7 +20,7 @@ ROUTES = ("provider", "compat", "rest")
 
 class TestAgainstTheEmulator:
     @pytest.mark.parametrize("route", ROUTES)
-    def test_all_is_well_for_one_completion(
+    def test_every_check_passes_with_a_single_completion(
         self, route: str, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         set_up(monkeypatch, emulator.config(route=route))
@@ -34,13 +34,13 @@ class TestAgainstTheEmulator:
         assert request.json["stream"] is True
 
     @pytest.mark.usefixtures("emulator")
-    def test_a_key_stored_at_cloudflare_will_do(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_stored_key_passes_every_check(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv("DEEPSEEK_API_KEY")
         results = examine()
         assert not named(results, "fail")
         assert "stored at Cloudflare" in results["DeepSeek key"].found
 
-    def test_a_gateway_without_authentication_needs_no_token(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_open_gateway_passes_without_a_token(self, monkeypatch: pytest.MonkeyPatch) -> None:
         with Emulator(authenticated=False) as emulator:
             set_up(monkeypatch, emulator.config())
             monkeypatch.delenv("CF_AIG_TOKEN")
@@ -48,13 +48,13 @@ class TestAgainstTheEmulator:
         assert not named(results, "fail")
         assert results["gateway authentication"].found == "the gateway asks for none"
 
-    def test_offline_connects_to_nothing(self, emulator: Emulator) -> None:
+    def test_offline_opens_no_connection_and_skips_network_checks(self, emulator: Emulator) -> None:
         results = examine(offline=True)
         assert emulator.requests == []
         assert {name for name, result in results.items() if result.verdict == "skip"} == set(NETWORK_CHECKS)
         assert results["TLS certificate"].found == "--offline was given"
 
-    def test_a_cache_status_is_told(self, emulator: Emulator) -> None:
+    def test_cache_status_is_reported(self, emulator: Emulator) -> None:
         emulator.fail_next(headers={"cf-aig-cache-status": "MISS"})
         assert examine()["cache status"].found == "MISS"
 
@@ -72,7 +72,9 @@ class TestSettings:
             ({"CLOUDFLARE_ACCOUNT_ID": "abc"}, "neither DEEPSEEK_API_KEY nor CF_AIG_TOKEN", "set what is missing"),
         ],
     )
-    def test_missing_or_malformed(self, environ: Any, found: str, remedy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_missing_or_malformed_setting_fails_and_skips_network_checks(
+        self, environ: Any, found: str, remedy: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         for name, value in environ.items():
             monkeypatch.setenv(name, value)
         results = examine()
@@ -80,13 +82,15 @@ class TestSettings:
         assert found in results["settings"].found
         assert {results[name].verdict for name in set(NETWORK_CHECKS)} == {"skip"}
 
-    def test_a_working_directory_that_is_gone(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_deleted_working_directory_fails_only_the_settings_check(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         (gone := tmp_path / "gone").mkdir()
         monkeypatch.chdir(gone)
         gone.rmdir()
         assert_breaks(examine(), "settings", "no .env file was read")
 
-    def test_the_environment_hides_the_file(self, emulator: Emulator, tmp_path: Path) -> None:
+    def test_variable_that_hides_a_value_in_the_file_is_a_warning(self, emulator: Emulator, tmp_path: Path) -> None:
         (tmp_path / "other.env").write_text(f"DEEPSEEK_TOKEN={KEY}\nCF_AIG_TOKEN={emulator.gateway_token}\n")
         results = examine(env_file=str(tmp_path / "other.env"), offline=True)
         assert_breaks(results, "hidden values", "unset the variable", "warn")
@@ -100,20 +104,22 @@ class TestSettings:
         "variable",
         OPENAI_VARIABLES,
     )
-    def test_stray_variables(self, variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_openai_variable_is_a_warning_without_its_value(
+        self, variable: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setenv(variable, "x-stray: stray-value")
         results = examine(offline=True)
         assert_breaks(results, "OPENAI_* variables", f"unset {variable}", "warn")
         assert "stray-value" not in str(results)
 
     @pytest.mark.usefixtures("emulator")
-    def test_a_retired_model_in_a_variable(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_retired_model_in_a_variable_is_a_warning(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("MY_MODEL", "deepseek/deepseek-reasoner")
         results = examine(offline=True)
         assert_breaks(results, "model name", "use deepseek-flash", "warn")
         assert "MY_MODEL" in results["model name"].found
 
-    def test_a_model_of_another_route(self, emulator: Emulator) -> None:
+    def test_model_of_another_route_fails_without_a_request(self, emulator: Emulator) -> None:
         assert_breaks(examine(model="dynamic/support"), "model name", "Use the compat route")
         assert emulator.requests == []
 
@@ -127,7 +133,9 @@ class TestSettings:
             ({"openai": "2.1.0", "httpx": "0.28.1"}, "httpcore is missing"),
         ],
     )
-    def test_versions_that_do_not_go_together(self, versions: Any, found: str, emulator: Emulator) -> None:
+    def test_unsupported_or_incomplete_versions_fail_without_a_request(
+        self, versions: Any, found: str, emulator: Emulator
+    ) -> None:
         results = examine(versions=versions)
         assert_breaks(results, "versions", "openai>=1.66,<4")
         assert found in results["versions"].found

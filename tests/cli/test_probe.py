@@ -57,7 +57,7 @@ def fault(*code: int, **how: Any) -> Callable[[pytest.MonkeyPatch, Emulator], No
     return lambda _, emulator: emulator.fail_next(*code, **how)
 
 
-class TestWhatTheServiceRefuses:
+class TestRefusals:
     @pytest.mark.parametrize(
         ("broken", "name", "remedy"),
         [
@@ -93,7 +93,7 @@ class TestWhatTheServiceRefuses:
                          "streaming", "gateway's log", id="empty stream"),
         ],
     )  # fmt: skip
-    def test_the_check_fails_that_it_belongs_to(
+    def test_refusal_fails_the_check_that_it_belongs_to(
         self, broken: Any, name: str, remedy: str, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         broken(monkeypatch, emulator)
@@ -108,22 +108,24 @@ class TestWhatTheServiceRefuses:
         assert "wxyz" not in text
 
     @pytest.mark.parametrize("route", ROUTES)
-    def test_a_model_that_does_not_exist(self, route: str, emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_unknown_model_fails_the_model_check(
+        self, route: str, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         set_up(monkeypatch, emulator.config(route=route))
         results = examine(model="no-such-model")
         assert_breaks(results, "model accepted", "check its name" if route == "rest" else "use one of the names")
 
-    def test_guardrails_put_an_end_to_streaming(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_guardrails_fail_the_streaming_check(self, monkeypatch: pytest.MonkeyPatch) -> None:
         with Emulator(guardrails=()) as emulator:
             set_up(monkeypatch, emulator.config())
             assert_breaks(examine(), "streaming", "guardrails do that")
 
-    def test_a_cache_that_knows_every_question(self, emulator: Emulator) -> None:
+    def test_cache_hit_for_a_new_question_is_a_warning(self, emulator: Emulator) -> None:
         emulator.fail_next(headers={"cf-aig-cache-status": "HIT"})
         assert_breaks(examine(), "cache status", "cache key", "warn")
 
     @pytest.mark.parametrize(("hours", "found"), [(1, "behind"), (-1, "ahead of")])
-    def test_a_clock_that_is_off(self, hours: int, found: str, emulator: Emulator) -> None:
+    def test_clock_off_by_an_hour_is_a_warning(self, hours: int, found: str, emulator: Emulator) -> None:
         then = datetime.now(UTC) + timedelta(hours=hours)
         emulator.fail_next(headers={"date": format_datetime(then, usegmt=True)})
         results = examine()
@@ -131,7 +133,7 @@ class TestWhatTheServiceRefuses:
         assert found in results["clock"].found
 
     @pytest.mark.usefixtures("emulator")
-    def test_a_retired_model_is_still_tried(self) -> None:
+    def test_retired_model_is_a_warning_and_is_still_asked(self) -> None:
         results = examine(model="deepseek-chat")
         assert_breaks(results, "model name", "use deepseek-flash", "warn")
         assert results["model accepted"].found == "deepseek-chat answered as deepseek-flash"
@@ -144,8 +146,10 @@ def closed_port() -> Iterator[int]:
     yield port
 
 
-class TestTheWayThere:
-    def test_a_name_without_an_address(self, examine_at: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+class TestConnection:
+    def test_host_without_an_address_fails_name_resolution(
+        self, examine_at: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         def unknown(host: str, *_: object, **__: object) -> Any:
             raise socket.gaierror(socket.EAI_NONAME, f"{host} is not known")
 
@@ -154,7 +158,7 @@ class TestTheWayThere:
         assert_breaks(results, "name resolution", "DNS")
         assert results["name resolution"].found.startswith("gateway.invalid has no address")
 
-    def test_nobody_listens(self, examine_at: Any) -> None:
+    def test_closed_port_fails_the_tcp_check(self, examine_at: Any) -> None:
         with closed_port() as port:
             results = examine_at(f"http://127.0.0.1:{port}")
         assert_breaks(results, "TCP connection", "firewall")
@@ -171,7 +175,7 @@ class TestTheWayThere:
         ],
         ids=["good", "unknown CA", "not yet valid", "expired", "another host's"],
     )
-    def test_certificates(
+    def test_certificate_fails_the_tls_check_unless_it_is_valid_and_trusted(
         self,
         trusted: bool,
         issued: dict[str, Any],
@@ -200,14 +204,14 @@ class TestTheWayThere:
             assert "2100" in results["TLS certificate"].found
             assert abs(int(results["clock"].found.split()[0])) < 60
 
-    def test_a_server_that_speaks_no_tls(self, examine_at: Any, gateway: Loopback) -> None:
+    def test_server_without_tls_fails_the_tls_check(self, examine_at: Any, gateway: Loopback) -> None:
         assert_breaks(examine_at(gateway.url.replace("http:", "https:")), "TLS certificate", "does not speak TLS")
 
     @pytest.mark.parametrize(
         ("variable", "content"),
         [("SSL_CERT_FILE", None), ("SSL_CERT_FILE", "no certificate"), ("SSL_CERT_DIR", None)],
     )
-    def test_trusted_certificates_that_cannot_be_read(
+    def test_unreadable_trusted_certificates_fail_without_a_connection(
         self,
         variable: str,
         content: str | None,
@@ -222,15 +226,15 @@ class TestTheWayThere:
         assert_breaks(examine_at(gateway.url), "trusted certificates", f"correct or unset {variable}")
         assert gateway.connections == 0
 
-    def test_something_else_answers(self, examine_at: Any, gateway: Loopback) -> None:
+    def test_answer_without_gateway_headers_is_a_warning(self, examine_at: Any, gateway: Loopback) -> None:
         assert_breaks(examine_at(gateway.url), "gateway", "DEEPSEEK_GATEWAY_ENDPOINT", "warn")
 
-    def test_a_stream_that_comes_in_one_piece(self, examine_at: Any, gateway: Loopback) -> None:
+    def test_stream_in_one_piece_is_a_warning(self, examine_at: Any, gateway: Loopback) -> None:
         assert_breaks(examine_at(gateway.url), "streaming", "holds them back", "warn")
 
     @pytest.mark.usefixtures("emulator")
     @pytest.mark.parametrize(("arrivals", "verdict"), [([0, 1, 1.2], "pass"), ([0, 1, 1.001], "warn")])
-    def test_pieces_must_be_spread_over_time(self, arrivals: list[float], verdict: str) -> None:
+    def test_stream_with_pieces_at_the_same_time_is_a_warning(self, arrivals: list[float], verdict: str) -> None:
         case = Case(findings=look_up())
         case.probe.arrivals[:] = arrivals
         assert diagnose(case)["streaming"].verdict == verdict
@@ -264,7 +268,9 @@ def tunnel(port: int) -> Iterator[str]:
 
 
 class TestProxies:
-    def test_one_that_leads_there(self, examine_at: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_working_proxy_passes_and_is_named_by_the_network_checks(
+        self, examine_at: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         authority = trustme.CA(organization_name="Corporate Inspection")
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         authority.issue_cert("gateway.invalid").configure_cert(context)
@@ -280,7 +286,7 @@ class TestProxies:
         assert "issued by Corporate Inspection" in results["TLS certificate"].found
         assert "pass-word" not in str(results)
 
-    def test_one_for_this_computer_itself(
+    def test_proxy_for_a_loopback_endpoint_is_a_warning_without_its_password(
         self, examine_at: Any, gateway: Loopback, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("HTTP_PROXY", gateway.url.replace("http://", "http://user:pass-word@"))
@@ -291,21 +297,25 @@ class TestProxies:
         assert "pass-word" not in str(results)
         assert gateway.url.removeprefix("http://") in results["TCP connection"].found
 
-    def test_no_proxy_is_honoured(self, examine_at: Any, gateway: Loopback, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_host_in_no_proxy_bypasses_the_proxy(
+        self, examine_at: Any, gateway: Loopback, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
         monkeypatch.setenv("NO_PROXY", "127.0.0.1")
         results = examine_at(gateway.url)
         assert not named(results, "fail")
         assert "NO_PROXY names it" in results["proxies"].found
 
-    def test_one_that_is_not_there(self, examine_at: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_missing_proxy_fails_the_tcp_check(self, examine_at: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         with closed_port() as port:
             monkeypatch.setenv("HTTPS_PROXY", f"127.0.0.1:{port}")
             results = examine_at("https://gateway.invalid")
         assert_breaks(results, "TCP connection", "HTTPS_PROXY")
         assert results["name resolution"].found == "the proxy 127.0.0.1 is known"
 
-    def test_one_that_refuses(self, examine_at: Any, gateway: Loopback, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_refusing_proxy_fails_the_tcp_check(
+        self, examine_at: Any, gateway: Loopback, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setenv("HTTPS_PROXY", gateway.url)
         results = examine_at("https://gateway.invalid")
         assert_breaks(results, "TCP connection", "HTTPS_PROXY")
@@ -321,7 +331,7 @@ class TestProxies:
             ("socks5://127.0.0.1:9", "pip install socksio"),
         ],
     )
-    def test_one_that_cannot_be_used(
+    def test_unusable_proxy_fails_the_proxy_check_without_its_password(
         self, proxy: str, remedy: str, examine_at: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("HTTPS_PROXY", proxy)
@@ -330,12 +340,14 @@ class TestProxies:
         assert_breaks(results, "proxies", remedy)
         assert "pass-word" not in str(results)
 
-    def test_what_only_the_http_library_minds(self, examine_at: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_error_before_any_connection_fails_name_resolution(
+        self, examine_at: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr("deepseek_gateway.cli.probe.create_client", lambda *_, **__: 1 / 0)
         assert_breaks(examine_at("https://gateway.invalid"), "name resolution", "NO_PROXY")
 
 
-def test_texts_of_others_are_made_harmless() -> None:
+def test_foreign_text_loses_secrets_and_control_characters() -> None:
     probe = Probe(GatewayConfig(account_id="acct", api_key=KEY), "deepseek-flash")
     assert probe.readable(f"\x1b[31mred\r\n {KEY} Your api key: ****wxyz is") == (
         "[31mred [redacted] Your api key: [redacted] is"

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class TestSettings:
-    def test_where_each_came_from(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_settings_are_shown_with_their_origins(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (tmp_path / ".env").write_text(
             f"# mine\nCLOUDFLARE_ACCOUNT_ID=old\n\nexport CLOUDFLARE_ACCOUNT_ID = 'acct'\nDEEPSEEK_TOKEN={KEY}\n"
         )
@@ -40,7 +40,7 @@ class TestSettings:
             "endpoint": "absent",
         }
 
-    def test_a_secret_in_the_wrong_place_is_not_shown(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_secret_in_the_wrong_setting_is_redacted(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("DEEPSEEK_API_KEY", KEY)
         monkeypatch.setenv("CLOUDFLARE_AI_GATEWAY_ID", KEY)
         monkeypatch.setenv("DEEPSEEK_GATEWAY_ENDPOINT", "https://user:pass-word@ai.example.com/?key=hidden")
@@ -52,8 +52,8 @@ class TestSettings:
         assert "https://***@ai.example.com/?***" in text
 
 
-class TestTheCommand:
-    def test_it_tells_a_person(self, emulator: Emulator) -> None:
+class TestCommand:
+    def test_report_for_a_person_has_three_sections_and_no_secrets(self, emulator: Emulator) -> None:
         status, out, err = call("doctor")
         assert (status, err) == (0, "")
         assert [title for title in ("Settings", "Checks", "Summary") if f"{title}\n" in out] == [
@@ -67,7 +67,7 @@ class TestTheCommand:
         assert emulator.api_key not in out
         assert emulator.gateway_token not in out
 
-    def test_a_failure_is_status_1_with_its_remedy_below(self, emulator: Emulator) -> None:
+    def test_failed_check_exits_with_status_1_and_shows_its_remedy(self, emulator: Emulator) -> None:
         emulator.fail_next(status=402)
         status, out, err = call("doctor")
         assert (status, err) == (1, "")
@@ -75,7 +75,7 @@ class TestTheCommand:
         assert out.splitlines()[-1].endswith("begin with DeepSeek balance.")
 
     @pytest.mark.usefixtures("emulator")
-    def test_debug_adds_a_traceback_without_secrets(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_debug_prints_the_traceback_without_secrets(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("DEEPSEEK_API_KEY", "another-deepseek-key-wxyz")
         status, out, err = call("doctor", "--debug")
         assert status == 1
@@ -85,7 +85,7 @@ class TestTheCommand:
         assert call("doctor", "--debug", "--offline")[::2] == (0, "")
 
     @pytest.mark.usefixtures("emulator")
-    def test_it_tells_a_machine(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_json_report_holds_every_setting_and_check(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("DEEPSEEK_API_KEY", "another-deepseek-key-wxyz")
         status, out, _ = call("doctor", "--json")
         told = json.loads(out)
@@ -100,7 +100,7 @@ class TestTheCommand:
         assert (secret["value"], secret["length"]) == (None, len("another-deepseek-key-wxyz"))
 
     @pytest.mark.usefixtures("emulator")
-    def test_options_reach_the_settings(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_doctor_options_reach_the_settings(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         for name in ("DEEPSEEK_API_KEY", "CF_AIG_TOKEN"):
             monkeypatch.delenv(name)
         (tmp_path / "my.env").write_text(f"DEEPSEEK_API_KEY={KEY}\n")
@@ -110,10 +110,10 @@ class TestTheCommand:
         assert "https://ai.example.com/compat" in out
         assert f"my.env line 1 of {tmp_path}" in out
 
-    def test_wrong_usage_is_status_2(self) -> None:
+    def test_wrong_doctor_option_exits_with_status_2(self) -> None:
         assert call("doctor", "--model")[0] == 2
 
-    def test_settings_that_do_not_suffice_do_not_import_openai(self) -> None:
+    def test_doctor_with_wrong_settings_does_not_import_openai(self) -> None:
         code = (
             "import sys\nfrom deepseek_gateway.__main__ import main\nsys.argv = ['x', 'doctor']\n"
             "try:\n    main()\nexcept SystemExit as end:\n    assert 'openai' not in sys.modules\n    raise\n"
@@ -122,7 +122,7 @@ class TestTheCommand:
         assert (done.returncode, done.stderr) == (1, "")
         assert "begin with settings." in done.stdout
 
-    def test_checks_skipped_for_one_reason_share_a_line(self) -> None:
+    def test_checks_skipped_for_the_same_reason_share_a_line(self) -> None:
         status, out, _ = call("doctor")
         assert status == 1
         assert "fail  settings: CLOUDFLARE_ACCOUNT_ID is not set" in out
@@ -131,7 +131,7 @@ class TestTheCommand:
         ]
 
     @pytest.mark.usefixtures("emulator")
-    def test_symbols_fit_the_terminal(self) -> None:
+    def test_symbols_are_ascii_where_the_encoding_needs_it(self) -> None:
         case = Case(findings=look_up(), offline=True)
 
         class Latin(StringIO):
