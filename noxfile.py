@@ -1,4 +1,4 @@
-"""The checks and the matrix: `nox` runs them all, `nox -s lint` one of them."""
+"""The checks and the test matrix: `nox` runs them all, `nox -s lint` runs one."""
 
 import re
 import shutil
@@ -13,12 +13,16 @@ nox.options.default_venv_backend = "venv"
 nox.options.reuse_existing_virtualenvs = True
 nox.options.sessions = ["lint", "types", "package", "tests"]
 
-SUPPORTED = ["3.11", "3.12", "3.13"]
+PROJECT = nox.project.load_toml("pyproject.toml")
 OPENAI = {"floor": "==1.66.0", "last 2": ">=2,<3", "3.0": "==3.0.0", "newest": ">=3,<4"}
 
 
+def group(*names: str) -> tuple[str, ...]:
+    return nox.project.dependency_groups(PROJECT, *names)
+
+
 def runs(python: str) -> bool:
-    """Whether a Python is there and works: a version manager's stand-in for one that is not installed does not."""
+    """Whether a Python is installed; a version manager has shims even for versions that are not."""
     try:
         return subprocess.run([f"python{python}", "-V"], capture_output=True, check=False).returncode == 0
     except OSError:
@@ -27,14 +31,14 @@ def runs(python: str) -> bool:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    session.install("-q", "ruff>=0.15,<0.18")
+    session.install("-q", *group("lint"))
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
 
 
 @nox.session
 def types(session: nox.Session) -> None:
-    session.install("-q", "-e", ".[test]", "mypy>=2.4,<3", "pyright>=1.1.414,<1.2", "types-PyYAML")
+    session.install("-q", "-e", ".[test]", *group("types"))
     session.run("mypy")
     session.run("pyright")
     session.run("pyright", "--verifytypes", "deepseek_gateway", "--ignoreexternal")
@@ -42,54 +46,60 @@ def types(session: nox.Session) -> None:
 
 @nox.session
 def package(session: nox.Session) -> None:
-    """Build wheel and sdist, look at what is in them, and run the tests against the installed wheel."""
-    session.install("-q", "build>=1.2,<2", "hatchling>=1.27,<2", "twine>=6,<7")
-    made = Path(session.create_tmp()).resolve()
-    shutil.rmtree(made)
-    session.run("python", "-m", "build", "-q", "--no-isolation", "--outdir", str(made), silent=True)
-    (wheel,), (sdist,) = made.glob("*.whl"), made.glob("*.tar.gz")
+    """Build wheel and sdist, check their contents, and run the tests against the installed wheel."""
+    session.install("-q", *PROJECT["build-system"]["requires"], *group("package"))
+    built = Path(session.create_tmp()).resolve()
+    shutil.rmtree(built)
+    session.run("python", "-m", "build", "-q", "--no-isolation", "--outdir", str(built), silent=True)
+    (wheel,), (sdist,) = built.glob("*.whl"), built.glob("*.tar.gz")
     session.run("twine", "check", "--strict", str(wheel), str(sdist), silent=True)
     tracked = subprocess.run(["git", "ls-files"], capture_output=True, text=True, check=True).stdout.split()
-    ours = {name for name in tracked if name.startswith("deepseek_gateway/")}
+    expected = {name for name in tracked if name.startswith("deepseek_gateway/")}
     with zipfile.ZipFile(wheel) as archive:
-        held = {name for name in archive.namelist() if ".dist-info/" not in name}
-    if held != ours:
-        session.error(f"the wheel should not differ from the package: {sorted(held ^ ours)}")
+        packed = {name for name in archive.namelist() if ".dist-info/" not in name}
+    if packed != expected:
+        session.error(f"the wheel differs from the tracked package in {sorted(packed ^ expected)}")
+    expected = {name for name in tracked if not name.startswith((".ci/", ".github/", ".pre-commit"))}
     with tarfile.open(sdist) as archive:
-        held = {name.partition("/")[2] for name in archive.getnames()} - {"PKG-INFO"}
-    if held != {name for name in tracked if not name.startswith((".ci/", ".github/", ".pre-commit"))}:
-        session.error(f"the sdist should hold what is tracked, but for CI's files: {sorted(held ^ set(tracked))}")
-    # What is beside the package, without the package: so it is the wheel that is tried.
+        packed = {name.partition("/")[2] for name in archive.getnames()} - {"PKG-INFO"}
+    if packed != expected:
+        session.error(f"the sdist differs from the tracked files outside CI in {sorted(packed ^ expected)}")
+    # Remove the package from the unpacked sdist, so that the tests import the installed wheel.
     with tarfile.open(sdist) as archive:
-        archive.extractall(made, filter="data")
-    (beside,) = (path for path in made.iterdir() if path.is_dir())
-    shutil.rmtree(beside / "deepseek_gateway")
-    session.install("-q", f"{wheel}[test]", "pytest-xdist")
-    session.chdir(beside)
+        archive.extractall(built, filter="data")
+    (unpacked,) = (path for path in built.iterdir() if path.is_dir())
+    shutil.rmtree(unpacked / "deepseek_gateway")
+    session.install("-q", f"{wheel}[test]", *group("parallel"))
+    session.chdir(unpacked)
     session.run("pytest", "-q", "-n2", env={"PYTHONPATH": "."})
 
 
 def matrix() -> list[nox.param]:
-    """Every openai on the oldest Python that is here, the two ends on the newest, the newest on those between."""
-    there = [python for python in SUPPORTED if runs(python)]
-    wanted = {python: {"newest"} for python in there}
-    wanted[there[-1]] |= {"floor"}
-    wanted[there[0]] |= OPENAI.keys()
-    return [
-        nox.param(python, version, id=f"{python}, {name}")
-        for python in there
+    """Test every openai on the oldest installed Python, floor and newest on the latest, newest on the others.
+
+    One more cell logs at INFO. The others do not log, so that they test the path of a call that nobody observes.
+    """
+    installed = [python for python in nox.project.python_versions(PROJECT) if runs(python)]
+    wanted = {python: {"newest"} for python in installed}
+    wanted[installed[-1]] |= {"floor"}
+    wanted[installed[0]] |= OPENAI.keys()
+    cells = [
+        nox.param(python, version, None, id=f"{python}, {name}")
+        for python in installed
         for name, version in OPENAI.items()
         if name in wanted[python]
     ]
+    return [*cells, nox.param(installed[-1], OPENAI["newest"], "INFO", id=f"{installed[-1]}, newest, INFO")]
 
 
 @nox.session
-@nox.parametrize(("python", "openai"), matrix())
-def tests(session: nox.Session, openai: str) -> None:
-    # The tests of the emulator's page do not depend on openai; one version is enough for them.
-    extras = "test,browser" if openai == OPENAI["newest"] else "test"
-    session.install("-q", "-e", f".[{extras}]", "pytest-xdist", f"openai{openai}")
-    session.run("pytest", "-q", "-n2", *session.posargs)
+@nox.parametrize(("python", "openai", "log_level"), matrix())
+def tests(session: nox.Session, openai: str, log_level: str | None) -> None:
+    # The chart and the emulator's page do not depend on openai. They are tested with the newest only.
+    groups = ["parallel", "benchmarks", "browser"] if openai == OPENAI["newest"] else ["parallel"]
+    session.install("-q", "-e", ".[test]", *group(*groups), f"openai{openai}")
+    options = ["-o", f"log_level={log_level}"] if log_level else []
+    session.run("pytest", "-q", "-n2", *options, *session.posargs)
 
 
 @nox.session
@@ -97,9 +107,8 @@ def tests(session: nox.Session, openai: str) -> None:
     "library", re.findall(r"(?m)^\| ([\w\[\]-]+ [\d.]+) \| `.+` \|$", Path("README.md").read_text("utf-8"))
 )
 def integrations(session: nox.Session, library: str) -> None:
-    """README's table of other libraries; each has an environment, as they disagree about openai."""
+    """Test README's table of libraries, each in its own environment: they need different versions of openai."""
     name, version = library.split()
     session.install("-q", "-e", ".[test]", f"{name}=={version}")
-    # What they warn of, and leave open in event loops of their own, is not ours to mend.
-    tried = f"tests/integrations.py::test_a_library_asks_through_the_gateway[{name}]"
-    session.run("pytest", "-q", "-W", "ignore", tried)
+    # Warnings are ignored: these libraries emit their own and leave event loops open.
+    session.run("pytest", "-q", "-W", "ignore", f"tests/integrations.py::test_library_calls_through_gateway[{name}]")

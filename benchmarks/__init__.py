@@ -1,1 +1,1 @@
-"""What `deepseek_gateway` costs beside the bare `openai` client, measured on loopback: `python -m benchmarks`."""
+"""The cost of `deepseek_gateway` beside the bare `openai` client, measured on loopback: `python -m benchmarks`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import platform
@@ -11,7 +12,6 @@ import textwrap
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING
 from .environments import CACHE, NotInstalledError, prepared
 from .libraries import PEERS
 from .measure import Bench, Contestant
-from .report import Results, growth_result, markdown, row_result, table
+from .report import Results, growth_result, judged, markdown, row_result, table
 from .rows import GROWTH, ROWS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 PEER_ROUNDS = 3
 NAMES = [*(row.name for row in ROWS), *(growth.name for growth in GROWTH)]
@@ -32,33 +32,12 @@ _EPILOG = """rows:
 {names}
 
 examples:
-  python -m benchmarks --quick                  a look, in less than a minute
-  python -m benchmarks --only call chunk        two rows, as exactly as in a whole run
+  python -m benchmarks --quick                  a rough look, in less than a minute
+  python -m benchmarks --only call chunk        two rows, as precisely as in a whole run
   python -m benchmarks --peers --json results.json --chart chart.svg
-  python -m benchmarks --openai 3.54.0 1.66.0   all with 3.54.0, what holds for every version with both
+  python -m benchmarks --openai 3.54.0 1.66.0   all rows with 3.54.0, the handshakes with both
   python -m benchmarks --from results.json --chart chart.svg
 """
-
-
-class Progress:
-    """What goes on, on the standard error output: a line for each part, and on a terminal how far that is."""
-
-    def __init__(self, parts: int) -> None:
-        """Take the number of parts to do."""
-        self._parts, self._part = parts, 0
-        self._started = time.monotonic()
-        self._changes = sys.stderr.isatty()
-
-    def part(self, what: str) -> None:
-        """Begin the next part."""
-        self._part += 1
-        line = f"[{self._part:2}/{self._parts}] {time.monotonic() - self._started:4.0f} s  {what}"
-        print(f"\r\033[K{line}" if self._changes else line, file=sys.stderr, flush=True)
-
-    def detail(self, what: str) -> None:
-        """Tell how far the part is."""
-        if self._changes:
-            print(f"\r\033[K    {what}", end="\r", file=sys.stderr, flush=True)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -69,17 +48,17 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--peers", action="store_true", help="measure other libraries as well, each in an environment of its own")
-    add("--quick", action="store_true", help="one round of each row, and none that waits: a look, no result")
-    add("--only", nargs="+", metavar="ROW", choices=NAMES, default=NAMES, help="these rows alone")
+    add("--peers", action="store_true", help="also measure other libraries, each in its own environment")
+    add("--quick", action="store_true", help="one round of each row, and no row with pauses")
+    add("--only", nargs="+", metavar="ROW", choices=NAMES, default=NAMES, help="only these rows")
     add("--rounds", type=_count, metavar="N", help="rounds of most rows (default: 9)")
-    add("--json", type=Path, metavar="FILE", help="write the results")
-    add("--chart", type=Path, metavar="FILE", help="draw the results, as SVG")
-    add("--markdown", action="store_true", help="print the rows as README's table of speed")
-    add("--from", type=Path, metavar="FILE", dest="source", help="measure nothing, take the results of another run")
-    add("--openai", nargs="+", metavar="VERSION", help="measure with this one; with others what holds for each")
-    add("--venvs", type=Path, metavar="DIR", default=CACHE, help="where environments are kept (default: %(default)s)")
-    add("--self", action="store_true", dest="alike", help="put the bare client in both places: how far noise goes")
+    add("--json", type=Path, metavar="FILE", help="write the results as JSON")
+    add("--chart", type=Path, metavar="FILE", help="draw the results as SVG")
+    add("--markdown", action="store_true", help="print README's table of speed")
+    add("--from", type=Path, metavar="FILE", dest="source", help="measure nothing, show the results of this file")
+    add("--openai", nargs="+", metavar="VERSION", help="versions; only handshakes are measured with all of them")
+    add("--venvs", type=Path, metavar="DIR", default=CACHE, help="folder of the environments (default: %(default)s)")
+    add("--self", action="store_true", dest="alike", help="compare the bare client with itself, to see the noise")
     return parser
 
 
@@ -93,25 +72,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print, write and draw.
 
     Args:
-        arguments: The command line's; by default the real ones.
+        arguments: The arguments of the command line; by default those of this process.
 
     Returns:
-        0: a missed target is a result like any other.
+        0, also if a target is missed.
     """
     options = _parser().parse_args(arguments)
-    results = json.loads(options.source.read_text("utf-8")) if options.source else measured(options)
+    results = judged(json.loads(options.source.read_text("utf-8"))) if options.source else measured(options)
     print(markdown(results) if options.markdown else table(results))
     if options.json:
         options.json.write_text(json.dumps(results, indent=1) + "\n", "utf-8")
     if options.chart:
-        from .chart import draw  # matplotlib is for this alone
+        from .chart import draw  # only the chart needs matplotlib
 
         options.chart.write_text(draw(results), "utf-8")
     return 0
 
 
 def measured(options: argparse.Namespace) -> Results:
-    """Measure what the options of the command line ask for, and give what goes into the JSON file."""
+    """Measure the rows that the options select, and return the results for the JSON file."""
     rounds = options.rounds or (1 if options.quick else 9)
     versions = options.openai or [version("openai")]
     teams = [_team(wanted, options) for wanted in options.openai or [None]]
@@ -128,45 +107,48 @@ def measured(options: argparse.Namespace) -> Results:
     peers = _peers(options, results["skipped"]) if options.peers else []
     rows = [(row, teams[0] + (peers if row.peers else [])) for row in ROWS if row.name in options.only]
     for team, other in zip(teams[1:], versions[1:], strict=True):
-        rows += [
-            (replace(row, name=f"{row.name}-{other}", what=f"{row.what}, openai {other}"), team)
-            for row, _ in rows
-            if row.every_version and row.name in NAMES
-        ]
+        rows += [(row.of_version(other), team) for row, _ in rows if row.every_version and row.name in NAMES]
     growths = [growth for growth in GROWTH if growth.name in options.only]
     if options.quick:
         slow = [*(row.name for row, _ in rows if row.paused), *(growth.name for growth in growths)]
         results["skipped"] |= dict.fromkeys(slow, "takes too long for --quick")
         rows, growths = [(row, team) for row, team in rows if not row.paused], []
     paused = [row for row in rows if row[0].paused]
-    progress = Progress(len(rows) - len(paused) + bool(paused) + len(growths))
+    announce = _progress(len(rows) - len(paused) + bool(paused) + len(growths))
 
     with ExitStack() as stack:
         bench = Bench(stack, quick=options.quick)
         if paused:
-            progress.part("what waits, all at once")
+            announce("rows with pauses, all at once")
             pool = stack.enter_context(ThreadPoolExecutor(len(paused)))
-            found = pool.map(lambda row: row[0].measure(bench, row[1], 1, progress.detail), paused)
-            results["rows"] |= {
-                row.name: row_result(row, figures) for (row, _), figures in zip(paused, found, strict=True)
-            }
+            found = pool.map(lambda row: row[0].measure(bench, row[1], 1), paused)
+            for (row, _), figures in zip(paused, found, strict=True):
+                results["rows"][row.name] = row_result(row, figures)
         for row, team in rows:
             if not row.paused:
-                progress.part(row.what)
-                figures = row.measure(bench, team, max(1, round(rounds * row.rounds)), progress.detail)
+                announce(row.what)
+                figures = row.measure(bench, team, max(1, round(rounds * row.rounds)))
                 results["rows"][row.name] = row_result(row, figures)
         for growth in growths:
-            progress.part(f"growth: {growth.what}")
-            by_size = {
-                size: growth.measure(size)(bench, teams[0], max(1, round(rounds * growth.rounds)), progress.detail)
-                for size in growth.sizes
-            }
+            announce(f"growth: {growth.what}")
+            times = max(1, round(rounds * growth.rounds))
+            by_size = {size: growth.measure(size)(bench, teams[0], times) for size in growth.sizes}
             results["growth"][growth.name] = growth_result(growth, by_size)
     return results
 
 
+def _progress(parts: int) -> Callable[[str], None]:
+    """Return a function that announces the next part of a run on standard error."""
+    started, numbers = time.monotonic(), itertools.count(1)
+
+    def announce(what: str) -> None:
+        print(f"[{next(numbers):2}/{parts}] {time.monotonic() - started:4.0f} s  {what}", file=sys.stderr, flush=True)
+
+    return announce
+
+
 def _team(wanted: str | None, options: argparse.Namespace) -> list[Contestant]:
-    """Name the bare client and ours, in this interpreter or in one with another openai."""
+    """Return the bare client and ours, in this interpreter or in one with another openai."""
     python = sys.executable
     if wanted:
         python = prepared(f"openai-{wanted}", (f"openai[aiohttp]=={wanted}", "python-dotenv"), options.venvs)
@@ -174,7 +156,7 @@ def _team(wanted: str | None, options: argparse.Namespace) -> list[Contestant]:
 
 
 def _peers(options: argparse.Namespace, skipped: dict[str, str]) -> list[Contestant]:
-    """Make the peers' environments; one that cannot be made is told among what was skipped."""
+    """Make the environments of the peers. A peer that cannot be installed is reported as skipped."""
     found = []
     for name, peer in PEERS.items():
         try:

@@ -1,4 +1,4 @@
-"""The chart: what matters most, as cost beside the bare client, drawn from results alone."""
+"""The chart of the main rows: cost relative to the bare client, drawn from stored results."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ SHOWN = {
 
 OURS, PEER, INK, GRID, PAPER = "#c2410c", "#94a3b8", "#1e293b", "#e2e8f0", "#ffffff"
 LINE = 0.19
-"""Inches for a bar."""
+"""Inches per bar."""
 
-# Text stays text, and the same results give the same file.
+# Text stays text, and equal results give equal files.
 _STYLE: Any = {"svg.fonttype": "none", "svg.hashsalt": "benchmarks", "font.family": "sans-serif", "font.size": 8}
 
 
 def draw(results: Results) -> str:
-    """Draw the rows that are shown: a panel for each, in it a bar for each library that has a figure.
+    """Draw one panel for each row of `SHOWN`, with one bar for each library.
 
     Args:
-        results: What a run found, as its JSON file holds it.
+        results: The results of a run, as in its JSON file.
 
     Returns:
         The chart as SVG.
     """
     rows = {title: results["rows"][name] for name, title in SHOWN.items() if name in results["rows"]}
     costs = {
-        title: {name: told["cost"] for name, told in row["libraries"].items() if told.get("cost")}
+        title: {name: result["cost"] for name, result in row["libraries"].items() if result.get("cost")}
         for title, row in rows.items()
     }
     names = [name for name in LIBRARIES if any(name in panel for panel in costs.values())]
@@ -56,27 +56,27 @@ def draw(results: Results) -> str:
         for axes in panels[len(costs) :]:
             axes.set_axis_off()
         for axes, (title, panel) in zip(panels, costs.items(), strict=False):
-            _plot(axes, f"{title}{_yardstick(rows[title])}", [panel.get(name) for name in names])
+            _plot(axes, f"{title}{_bare(rows[title])}", [panel.get(name) for name in names])
             axes.set_yticks(range(len(names)), [name.replace("ours", "deepseek_gateway") for name in names])
             for label, name in zip(axes.get_yticklabels(), names, strict=False):
                 label.set(color=OURS if name == "ours" else INK)
             axes.set(xlim=(min(every) / 3, max(every) * 3), ylim=(len(names) - 0.4, -0.6))
-        taken = f"openai {results['openai']}, Python {results['python']}, {results['platform']}, {results['date']}"
+        measured = f"openai {results['openai']}, Python {results['python']}, {results['platform']}, {results['date']}"
         figure.supxlabel(
-            f"Bars to the left are cheaper, logarithmic. {taken}.", fontsize=7, color=INK, x=0.01, ha="left"
+            f"Bars to the left are cheaper, logarithmic. {measured}.", fontsize=7, color=INK, x=0.01, ha="left"
         )
         written = StringIO()
         figure.savefig(written, format="svg", metadata={"Date": None, "Creator": None})
     return written.getvalue()
 
 
-def _yardstick(row: Results) -> str:
+def _bare(row: Results) -> str:
     values = row["libraries"]["bare"].get("values")
     return f" (bare: {median(values):.3g} {row['unit']}".rstrip() + ")" if values else ""
 
 
 def _plot(axes: Any, title: str, costs: list[float | None]) -> None:
-    """Draw a panel; the first bar is ours."""
+    """Draw a panel. The first bar is ours."""
     axes.set_facecolor(PAPER)
     axes.set_title(title, loc="left", fontsize=8, color=INK, weight="bold")
     axes.set_xscale("log")
@@ -86,7 +86,7 @@ def _plot(axes: Any, title: str, costs: list[float | None]) -> None:
             continue
         axes.barh(position, cost - 1, left=1, height=0.7, color=PEER if position else OURS)
         dearer = cost >= 1
-        text = f"{cost:.2f}" if cost >= 0.1 else f"{cost:.3f}"  # noqa: PLR2004  # two digits that count
+        text = f"{cost:.2f}" if cost >= 0.1 else f"{cost:.3f}"  # noqa: PLR2004  # two significant digits
         place = {"textcoords": "offset points", "va": "center", "ha": "left" if dearer else "right", "color": INK}
         axes.annotate(text, (cost, position), (4 if dearer else -4, 0), **place)
     axes.xaxis.set_major_formatter("{x:g}")

@@ -1,6 +1,6 @@
-"""The same work in the words of each library: make a client, ask, read a stream.
+"""The same work in each library: make a client, send a question, read a stream.
 
-Each is imported by the worker that measures it, in an environment that need not have the others.
+Only the worker that measures a library imports it, so an environment needs no other.
 """
 
 from __future__ import annotations
@@ -16,59 +16,59 @@ Messages = list[dict[str, str]]
 
 
 class NotOfferedError(Exception):
-    """The library has nothing of the kind."""
+    """The library does not offer this."""
 
 
 class Bare:
-    """The `openai` client as it comes: the yardstick, and what the others are asked for in their own way."""
+    """The bare `openai` client. Other libraries override what they do differently."""
 
     requirements: tuple[str, ...] = ()
-    """What pip installs for it; the bare client and ours are measured where they are."""
+    """Requirements of its own environment; the bare client and ours need none."""
     imported = "openai"
     has_clients = True
 
     def client(self, url: str, kind: str, route: str = "provider") -> Any:
-        """Make a client: `sync`, `async`, `aiohttp`, or `environment`, which takes its settings from there.
+        """Make a client: `sync`, `async`, `aiohttp`, or `environment` for settings from environment variables.
 
         Raises:
             NotOfferedError: The library has no such client.
         """
         import openai
 
-        address: Any = {"api_key": KEY, "base_url": f"{url}/{'deepseek' if route == 'provider' else route}"}
-        address["default_headers"] = {"cf-aig-authorization": f"Bearer {KEY}"}  # as who sets it up by hand has to
+        options: Any = {"api_key": KEY, "base_url": f"{url}/{'deepseek' if route == 'provider' else route}"}
+        options["default_headers"] = {"cf-aig-authorization": f"Bearer {KEY}"}  # needed when it is set up by hand
         if kind == "environment":
             return openai.OpenAI()
         if kind == "sync":
-            return openai.OpenAI(**address)
+            return openai.OpenAI(**options)
         if kind == "async":
-            return openai.AsyncOpenAI(**address)
+            return openai.AsyncOpenAI(**options)
         if not hasattr(openai, "DefaultAioHttpClient"):
             raise NotOfferedError(f"openai {openai.__version__} has no aiohttp client")
-        return openai.AsyncOpenAI(**address, http_client=openai.DefaultAioHttpClient())
+        return openai.AsyncOpenAI(**options, http_client=openai.DefaultAioHttpClient())
 
     def question(self, messages: Messages) -> Any:
-        """Put messages as `call` and the others want them; done once for many calls."""
+        """Convert messages for `call` and the other methods, once for many calls."""
         return {"messages": messages}
 
     def long_question(self, messages: Messages) -> Any:
-        """Do it in the way that is meant for many messages."""
+        """Convert messages in the way that the library offers for long conversations."""
         return self.question(messages)
 
     def call(self, client: Any, question: Any) -> None:
-        """Ask and wait for the answer."""
+        """Send a question and wait for the answer."""
         client.chat.completions.create(model=MODEL, **question)
 
     def stream(self, client: Any, question: Any) -> int:
-        """Ask for a stream, read it to the end and give the number of its chunks."""
+        """Read a stream to its end and return the number of chunks."""
         return sum(1 for _ in client.chat.completions.create(model=MODEL, stream=True, **question))
 
     async def call_async(self, client: Any, question: Any) -> None:
-        """Do as `call`, with an asynchronous client."""
+        """Call with an asynchronous client."""
         await client.chat.completions.create(model=MODEL, **question)
 
     async def stream_async(self, client: Any, question: Any) -> int:
-        """Do as `stream`, with an asynchronous client."""
+        """Stream with an asynchronous client."""
         return await _counted(await client.chat.completions.create(model=MODEL, stream=True, **question))
 
 
@@ -78,14 +78,14 @@ async def _counted(chunks: Any) -> int:
 
 @cache
 def _config(url: str, route: Any) -> Any:
-    """Have one configuration for many clients."""
+    """Share one configuration among many clients."""
     from deepseek_gateway import GatewayConfig
 
     return GatewayConfig(endpoint=url, api_key=KEY, gateway_token=KEY, route=route)
 
 
 class Ours(Bare):
-    """`deepseek_gateway`: other factories, then the same calls."""
+    """`deepseek_gateway`: other factories, the same calls."""
 
     imported = "deepseek_gateway"
 
@@ -108,25 +108,25 @@ class Ours(Bare):
 
 
 class Peer(Bare):
-    """What none of the other libraries offers."""
+    """A library other than these two: it has no aiohttp client and no client from the environment."""
 
     def client(self, url: str, kind: str, route: str = "provider") -> Any:
         if kind not in {"sync", "async"}:
             raise NotOfferedError(f"{self.imported} has no {kind} client")
-        return self.made(f"{url}/{route}", kind)
+        return self.make(f"{url}/{route}", kind)
 
-    def made(self, url: str, kind: str) -> Any:
+    def make(self, url: str, kind: str) -> Any:
         """Make a sync or async client that calls this base URL."""
         raise NotImplementedError
 
 
 class Portkey(Peer):
-    """A client class of its own, with the methods of openai's; its gateway is the loopback server."""
+    """Client classes with the methods of openai's. The loopback server stands in for Portkey's gateway."""
 
     requirements = ("portkey-ai==2.3.4",)
     imported = "portkey_ai"
 
-    def made(self, url: str, kind: str) -> Any:
+    def make(self, url: str, kind: str) -> Any:
         from portkey_ai import AsyncPortkey, Portkey
 
         portkey: Any = Portkey if kind == "sync" else AsyncPortkey
@@ -134,14 +134,14 @@ class Portkey(Peer):
 
 
 class LiteLLM(Peer):
-    """Functions, and no client objects: what stands for one is the address alone."""
+    """Functions instead of client objects. `make` returns their arguments."""
 
     requirements = ("litellm==1.106.2",)
     imported = "litellm"
     has_clients = False
 
-    def made(self, url: str, kind: str) -> Any:  # noqa: ARG002  # the same for both
-        import litellm  # noqa: F401  # 2 s, which are not the first call's
+    def make(self, url: str, kind: str) -> Any:  # noqa: ARG002  # one object serves both kinds
+        import litellm  # noqa: F401  # the import takes 2 s, which must not count for the first call
 
         return {"model": f"deepseek/{MODEL}", "api_base": url, "api_key": KEY}
 
@@ -167,12 +167,12 @@ class LiteLLM(Peer):
 
 
 class LangchainOpenai(Peer):
-    """A chat model, which holds both a sync and an async client and takes messages as dictionaries."""
+    """A chat model, which has both a sync and an async client and accepts messages as dictionaries."""
 
     requirements: tuple[str, ...] = ("langchain-openai==1.7.3", "openai==3.54.0")
     imported = "langchain_openai"
 
-    def made(self, url: str, kind: str) -> Any:  # noqa: ARG002  # the same for both
+    def make(self, url: str, kind: str) -> Any:  # noqa: ARG002  # one object serves both kinds
         from langchain_openai import ChatOpenAI
 
         return ChatOpenAI(model=MODEL, api_key=KEY, base_url=url)
@@ -194,19 +194,19 @@ class LangchainOpenai(Peer):
 
 
 class LangchainDeepseek(LangchainOpenai):
-    """A chat model over langchain-openai's."""
+    """A chat model built on langchain-openai."""
 
     requirements = ("langchain-deepseek==1.1.1", *LangchainOpenai.requirements)
     imported = "langchain_deepseek"
 
-    def made(self, url: str, kind: str) -> Any:  # noqa: ARG002  # the same for both
+    def make(self, url: str, kind: str) -> Any:  # noqa: ARG002  # one object serves both kinds
         from langchain_deepseek import ChatDeepSeek
 
         return ChatDeepSeek(model=MODEL, api_key=KEY, api_base=url)
 
 
 class PydanticAI(Peer):
-    """A model without an agent around it, asynchronous at heart: the sync calls wait in a loop, as its own do."""
+    """A model without an agent. Its sync calls run an event loop, as in the library itself."""
 
     requirements = ("pydantic-ai-slim[openai]==2.68.0", "openai==3.54.0")
     imported = "pydantic_ai.models.openai"
@@ -214,7 +214,7 @@ class PydanticAI(Peer):
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
 
-    def made(self, url: str, kind: str) -> Any:  # noqa: ARG002  # the same for both
+    def make(self, url: str, kind: str) -> Any:  # noqa: ARG002  # one object serves both kinds
         from pydantic_ai.models.openai import OpenAIChatModel
         from pydantic_ai.providers.openai import OpenAIProvider
 

@@ -1,4 +1,4 @@
-"""How a figure is taken: contestants in fresh interpreters, turn about, round after round."""
+"""Measuring: contestants in fresh interpreters take turns, in several rounds."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ import trustme
 from .libraries import KEY
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
 _NUMBERS = itertools.count()
-_PATH = re.compile(r"[^\s'\"(]*[/\\][^\s'\")]*")  # of this machine, and nobody else's business
-# What a library would take from the person who runs this, or tell others about him.
+_PATH = re.compile(r"[^\s'\"(]*[/\\][^\s'\")]*")  # paths of this machine, which results must not contain
+# Variables that would change what a library does, or make it report to a service.
 _UNWANTED = (
     *("OPENAI_", "DEEPSEEK_", "CLOUDFLARE_", "CF_AIG_", "SSL_CERT_"),
     *("LANGCHAIN_", "LANGSMITH_", "LITELLM_", "LOGFIRE_", "OTEL_", "PORTKEY_"),
@@ -43,68 +43,68 @@ _SETTINGS = {
 }
 
 Figures = dict[str, list[Any] | str]
-"""What each contestant needed, round by round; a text says why there is nothing."""
+"""The figure of each round for each contestant, or the reason why there is none."""
 
 
 class NotMeasuredError(Exception):
-    """There is no figure; the message says why."""
+    """There is no figure. The message says why."""
 
 
 @dataclass(frozen=True)
 class Contestant:
-    """Who takes part: a name in the results, a library and the interpreter that has it."""
+    """A name in the results, a library, and the interpreter that has it installed."""
 
     name: str
     library: str
     python: str = sys.executable
     rounds: int = sys.maxsize
-    """In how many rounds at most."""
+    """The largest number of rounds that it takes part in."""
 
 
 class Worker:
-    """A fresh interpreter that does one kind of work, a turn at a time."""
+    """A fresh interpreter that does one kind of work, one turn at a time."""
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str], folder: Path) -> None:
-        """Start it; nothing is measured yet."""
-        self._said = folder / f"said-{next(_NUMBERS)}.txt"
-        with self._said.open("w") as said:
-            pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": said}
+        """Start the interpreter without measuring anything."""
+        self._log = folder / f"log-{next(_NUMBERS)}.txt"
+        with self._log.open("w") as log:
+            pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": log}
             self._process = subprocess.Popen(command, env=environment, cwd=folder, text=True, **pipes)
 
     def begin(self) -> None:
-        """Have it start a turn."""
-        with suppress(BrokenPipeError):  # value() will say it better
+        """Start a turn."""
+        with suppress(BrokenPipeError):  # value() reports the reason
             print(file=self._process.stdin, flush=True)
 
     def value(self) -> float:
-        """Wait for the end of the turn.
+        """Wait for the end of the turn and return its figure.
 
         Raises:
-            NotMeasuredError: The work failed, or there is no such thing in this library.
+            NotMeasuredError: The work failed, or the library does not offer it.
         """
         line = self._process.stdout.readline() if self._process.stdout else ""
         if not line:
-            line = json.dumps({"reason": (self._said.read_text().strip() or "the interpreter ended").splitlines()[-1]})
+            line = json.dumps({"reason": (self._log.read_text().strip() or "the interpreter ended").splitlines()[-1]})
         answer = json.loads(line)
         if "reason" in answer:
             raise NotMeasuredError(_PATH.sub("...", answer["reason"]))
         return float(answer["value"])
 
     def stop(self) -> None:
-        """End the interpreter, whatever it does."""
+        """Kill the interpreter."""
         with self._process:
             self._process.kill()
 
 
 class Bench:
-    """The server, a certificate that only it uses, and what every contestant runs with."""
+    """The server, its certificate, and the environment of the workers."""
 
     def __init__(self, stack: ExitStack, *, quick: bool = False) -> None:
-        """Start the server, on a core of its own where the system can do that.
+        """Start the server, on its own core if the system supports that.
 
         Args:
-            stack: What ends the server and removes the files, once it is closed.
-            quick: Whether one turn is enough for a round.
+            stack: Stops the server and removes its files when it is closed.
+            quick: Whether a round has only one turn.
         """
         self.quick = quick
         cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_setaffinity") else []
@@ -123,7 +123,7 @@ class Bench:
         self._ports = json.loads(server.stdout.readline() if server.stdout else "")
 
     def worker(self, contestant: Contestant, work: str, options: Mapping[str, Any], port: str) -> Worker:
-        """Start an interpreter that does some work; `port` is the server's that it calls."""
+        """Start an interpreter for a kind of work against one of the server's ports."""
         url = f"http{'' if port == 'plain' else 's'}://127.0.0.1:{self._ports[port]}"
         task = {"library": contestant.library, "work": work, "url": url, "options": options, "core": self._core}
         environment = _environment() | {"BENCHMARKS_CONTROL": str(self._ports["plain"])}
@@ -141,7 +141,6 @@ def by_turns(
     bench: Bench,
     contestants: Sequence[Contestant],
     rounds: int,
-    progress: Callable[[str], None],
     *,
     work: str,
     turns: int = 1,
@@ -150,18 +149,17 @@ def by_turns(
     ours: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> Figures:
-    """Measure in rounds: in each, every contestant starts afresh and takes its turns among those of the others.
+    """Measure in rounds. In each round every contestant starts a fresh interpreter, and they take turns.
 
     Args:
-        bench: Where.
-        contestants: Who.
-        rounds: How often each starts afresh.
-        progress: Told of each round.
-        work: What is done, a function of `worker`.
-        turns: Turns in a round; their median is the round's figure.
-        at_once: Whether all take their turn at the same time: when things are counted, not timed.
-        port: The server's port that is called.
-        ours: Options for our side, where it does the same in another way.
+        bench: The server and the environment.
+        contestants: The libraries to measure.
+        rounds: The number of rounds.
+        work: The name of a function in `worker`.
+        turns: The number of turns in a round. Their median is the figure of the round.
+        at_once: Whether all take their turn at the same time, for work that counts and does not time.
+        port: The port of the server.
+        ours: Options for our side, where they differ from those of the others.
         **options: Options of the work.
 
     Returns:
@@ -169,15 +167,14 @@ def by_turns(
     """
     figures: Figures = {contestant.name: [] for contestant in contestants}
     for number in range(rounds):
-        progress(f"round {number + 1} of {rounds}")
         with ExitStack() as stack:
             workers: dict[str, Worker] = {}
             for contestant in contestants:
                 if isinstance(figures[contestant.name], list) and number < contestant.rounds:
-                    told = options | dict((contestant.library == "ours" and ours) or {})
-                    if bench.quick and "count" in told:
-                        told["count"] = max(told["count"] // 4, told.get("width", 1))  # or fewer would be under way
-                    workers[contestant.name] = bench.worker(contestant, work, told, port)
+                    own = options | dict((contestant.library == "ours" and ours) or {})
+                    if bench.quick and "count" in own:
+                        own["count"] = max(own["count"] // 4, own.get("width", 1))  # enough calls to fill the width
+                    workers[contestant.name] = bench.worker(contestant, work, own, port)
                     stack.callback(workers[contestant.name].stop)
             taken = _round(workers, 1 if bench.quick else turns, number, at_once=at_once)
         for name, values in taken.items():
@@ -187,7 +184,7 @@ def by_turns(
 
 
 def _round(workers: Mapping[str, Worker], turns: int, number: int, *, at_once: bool) -> Figures:
-    """Have everybody take his turns, forwards and backwards by turns; who fails is out."""
+    """Let the workers take their turns, forwards and backwards alternately. A worker that fails drops out."""
     taken: Figures = {name: [] for name in workers}
     for worker in workers.values() if at_once else ():
         worker.begin()

@@ -1,9 +1,11 @@
-"""What came out: results as JSON holds them, and the table that is printed of them."""
+"""Results as the JSON file holds them, and the tables made from them."""
 
 from __future__ import annotations
 
 from statistics import median
 from typing import TYPE_CHECKING, Any
+
+from .rows import row_named
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,15 +18,10 @@ Line = tuple[str, ...]
 
 
 def row_result(row: Row, figures: Figures) -> Results:
-    """Sum up what a row's contestants needed: values and score of each, and whether ours is where it should be."""
+    """Sum up a row: values, score and cost of each library, and whether ours meets the target."""
     libraries: Results = {}
-    result: Results = {
-        "what": row.what,
-        "unit": row.unit,
-        "target": str(row.target),
-        "by": row.target.by,
-        "libraries": libraries,
-    }
+    result: Results = {"what": row.what, "unit": row.unit, "target": str(row.target), "by": row.target.by}
+    result["libraries"] = libraries
     bare = known if isinstance(known := figures["bare"], list) else []
     for name, values in figures.items():
         if isinstance(values, str):
@@ -42,8 +39,17 @@ def row_result(row: Row, figures: Figures) -> Results:
     return result
 
 
+def judged(results: Results) -> Results:
+    """Compare the figures of an earlier run with the targets of today's rows."""
+    rows: Results = {}
+    for name, row in results["rows"].items():
+        figures = {library: found.get("values") or found["reason"] for library, found in row["libraries"].items()}
+        rows[name] = row_result(row_named(name), figures)
+    return {**results, "rows": rows}
+
+
 def growth_result(growth: Growth, figures: dict[int, Figures]) -> Results:
-    """Sum up how costs grew with the size."""
+    """Sum up how the cost of each library grows with the size."""
     result: Results = {"what": growth.what, "libraries": {}}
     costs: dict[str, dict[int, float]] = {}
     for name in ("bare", "ours"):
@@ -66,7 +72,7 @@ def _rounded(values: list[float]) -> list[float]:
 
 
 def table(results: Results) -> str:
-    """Write the results as plain text: rows, peers, growth, and what is not among them."""
+    """Write the results as plain text: rows, peers, growth, and the rows without a figure."""
     rows, grown = results["rows"].values(), results["growth"].values()
     ours = [
         (row["what"], _value(row, "bare"), _value(row, "ours"), _score(row, "ours"), row["target"], _verdict(row))
@@ -82,12 +88,12 @@ def table(results: Results) -> str:
         (
             one["what"],
             name,
-            "  ".join(f"{int(size):,}: {_short(cost)}" for size, cost in told.get("costs", {}).items()),
-            f"{told.get('steepness', '-')}",
+            "  ".join(f"{int(size):,}: {_short(cost)}" for size, cost in result.get("costs", {}).items()),
+            f"{result.get('steepness', '-')}",
             _verdict(one) if name == "ours" else "",
         )
         for one in grown
-        for name, told in one["libraries"].items()
+        for name, result in one["libraries"].items()
     ]
     parts = [
         _columns(("what", "bare", "ours", "median [range]", "target", ""), ours),
@@ -96,10 +102,10 @@ def table(results: Results) -> str:
     ]
     notes = [f"skipped: {name}: {reason}" for name, reason in results["skipped"].items()]
     notes += [
-        f"not measured: {one['what']}: {name}: {told['reason']}"
+        f"not measured: {one['what']}: {name}: {result['reason']}"
         for one in (*rows, *grown)
-        for name, told in one["libraries"].items()
-        if "reason" in told
+        for name, result in one["libraries"].items()
+        if "reason" in result
     ]
     return "\n\n".join(filter(None, [*parts, "\n".join(notes)]))
 
@@ -111,7 +117,7 @@ README_ROWS = (
 
 
 def markdown(results: Results) -> str:
-    """Write the rows that README shows; the whole table is printed and in the JSON file."""
+    """Write README's table of speed, which shows some of the rows."""
     lines = ["| what | bare `openai` | here | compared, with the range of the rounds | target |", "| --- " * 5 + "|"]
     for name in README_ROWS:
         if row := results["rows"].get(name):
@@ -128,15 +134,15 @@ def _value(row: Results, name: str) -> str:
 
 
 def _score(row: Results, name: str) -> str:
-    if "score" not in (told := row["libraries"].get(name, {})):
+    if "score" not in (result := row["libraries"].get(name, {})):
         return "-"
-    middle, low, high = map(_short, told["score"])
+    middle, low, high = map(_short, result["score"])
     return f"{middle} [{low} to {high}]" + (" x" if row["by"] == "ratio" else "")
 
 
 def _short(value: float) -> str:
-    """Write three digits that count, no more than four places, and no exponent."""
-    return f"{value:.0f}" if abs(value) >= 100 else f"{round(value, 4):.3g}"  # noqa: PLR2004  # three digits
+    """Write three significant digits, at most four decimal places, and no exponent."""
+    return f"{value:.0f}" if abs(value) >= 100 else f"{round(value, 4):.3g}"  # noqa: PLR2004  # three significant digits
 
 
 def _verdict(result: Results) -> str:

@@ -1,9 +1,9 @@
-"""What is measured: a table of rows, each with its unit, its target and how the figures are taken."""
+"""The tables of rows, each with its unit, its target and its work."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from statistics import median
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,9 +18,10 @@ Measure = partial[Figures]
 
 @dataclass(frozen=True)
 class Target:
-    """What is compared, with what, and how far it may go.
+    """A limit for a comparison of ours with the bare client.
 
-    `ratio` is ours by bare, `more` ours less bare, `value` ours alone; `nothing` is `more` that noise may explain.
+    `ratio` is ours divided by bare, `more` is ours minus bare, and `value` is ours alone. `nothing` is a difference
+    that noise explains.
     """
 
     by: Literal["ratio", "more", "value", "nothing"]
@@ -28,20 +29,20 @@ class Target:
     least: bool = False
 
     def scores(self, bare: list[float], other: list[float]) -> list[float]:
-        """Compare round by round; a peer takes part in fewer."""
+        """Compare round by round, as far as both have rounds."""
         if self.by == "value":
             return other
         pairs = zip(bare, other, strict=False)
-        return [theirs / yardstick if self.by == "ratio" else theirs - yardstick for yardstick, theirs in pairs]
+        return [theirs / baseline if self.by == "ratio" else theirs - baseline for baseline, theirs in pairs]
 
     def met(self, scores: list[float]) -> bool:
-        """Whether the median, or with `nothing` any round, is where it should be."""
+        """Whether the median is within the limit; for `nothing`, whether ours was no dearer in any one round."""
         if self.by == "nothing":
             return min(scores) <= 0
         return median(scores) >= self.limit if self.least else median(scores) <= self.limit
 
     def __str__(self) -> str:
-        """Say it."""
+        """Write the target for a table."""
         if self.by == "nothing":
             return "nothing measurable"
         sign = {"ratio": " x", "more": " more", "value": ""}[self.by]
@@ -58,11 +59,16 @@ class Row:
     target: Target
     measure: Measure
     rounds: float = 1
-    """Rounds for each that was asked for; one at least."""
+    """Factor for the number of rounds, which is at least 1."""
     peers: bool = True
     paused: bool = False
-    """Whether it waits for nearly all of its time, and may do so beside others."""
+    """Whether it mostly waits, so that it can run beside other rows."""
     every_version: bool = False
+    """Whether it is measured with every version that `--openai` names."""
+
+    def of_version(self, version: str) -> Row:
+        """Return the row for another version of openai."""
+        return replace(self, name=f"{self.name}-{version}", what=f"{self.what}, openai {version}")
 
 
 def _clients(kind: str, count: int = 20, ours: int = 200, turns: int = 3) -> Measure:
@@ -85,7 +91,7 @@ def _together(count: int = 128, turns: int = 9, width: int = 64, **options: Any)
     return partial(by_turns, work="together", turns=turns, count=count, width=width, **options)
 
 
-PAUSED: Any = {"pause": 6, "port": "distant"}  # one second more than the bare client keeps an idle connection
+PAUSED: Any = {"pause": 6, "port": "distant"}  # the bare client keeps an idle connection for 5 s
 ONCE: Any = {"paused": True, "every_version": True}
 HUNDREDTH, ONE = Target("ratio", 0.01), Target("value", 1)
 
@@ -101,9 +107,9 @@ ROWS = (
     Row("handshakes", "ten calls 6 s apart, TLS: handshakes", "", ONE, _connections(**PAUSED), **ONCE),
     Row("handshakes-streamed", "ten streamed calls 6 s apart, TLS: handshakes", "", ONE, _connections(**PAUSED, streamed=True), **ONCE),
     Row("streams-connections", "ten streamed calls back to back: connections", "", ONE, _connections(streamed=True, kinds=["sync"]), 0),
-    Row("call", "short call, provider route: CPU", "ms", Target("ratio", 1.02), _calls(), 3),
-    Row("call-compat", "short call, compat route: CPU", "ms", Target("ratio", 1.05), _calls(route="compat"), 3, peers=False),
-    Row("chunk", "streamed chunk: CPU", "us", Target("ratio", 1.02), partial(by_turns, work="chunks", turns=25, count=3)),
+    Row("call", "short call, provider route: CPU", "ms", Target("ratio", 1.03), _calls(), 3),
+    Row("call-compat", "short call, compat route: CPU", "ms", Target("ratio", 1.06), _calls(route="compat"), 3, peers=False),
+    Row("chunk", "streamed chunk: CPU", "us", Target("ratio", 1.03), partial(by_turns, work="chunks", turns=25, count=3)),
     Row("prompt-compat", "1 MB prompt, compat route: CPU", "ms", Target("more", 2), _calls(4, size=10**6, route="compat"), peers=False),
     Row("prompt", "1 MB prompt, provider route: CPU", "ms", Target("nothing"), _calls(4, size=10**6)),
     Row("together", "async, 64 at a time", "calls/s", Target("ratio", 0.97, least=True), _together()),
@@ -114,30 +120,37 @@ ROWS = (
 )  # fmt: skip
 
 
+def row_named(name: str) -> Row:
+    """Find a row by its name in the results, which may end in a version of openai."""
+    rows = {row.name: row for row in ROWS}
+    base, _, version = name.rpartition("-")
+    return rows.get(name) or rows[base].of_version(version)
+
+
 @dataclass(frozen=True)
 class Growth:
-    """How the cost of something grows with its size: no worse than in proportion, and never above the bare client's."""
+    """A cost that may grow in proportion to a size, and may not exceed the bare client's at any size."""
 
     name: str
     what: str
     sizes: tuple[int, ...]
     measure: Callable[[int], Measure]
     each: bool = False
-    """Whether figures are for one of `size` things."""
+    """Whether a figure is the cost of one of `size` things."""
     rounds: float = 1
-    """Rounds for each that was asked for; one at least."""
+    """Factor for the number of rounds, which is at least 1."""
 
     STEEPEST = 1.1
     DEAREST = 1.05
 
     def steepness(self, costs: dict[int, float]) -> float:
-        """Give the highest exponent between neighbouring sizes: 1 is in proportion."""
+        """Return the highest exponent between neighbouring sizes. Proportional growth has 1."""
         whole = {size: cost * (size if self.each else 1) for size, cost in costs.items()}
         steps = zip(self.sizes, self.sizes[1:], strict=False)
         return max(math.log(whole[large] / whole[small]) / math.log(large / small) for small, large in steps)
 
     def met(self, bare: dict[int, float], ours: dict[int, float]) -> bool:
-        """Whether it grows as it may, with an allowance for noise."""
+        """Whether the growth is allowed, with a margin for noise."""
         dearest = max(ours[size] / bare[size] for size in self.sizes)
         return self.steepness(ours) <= max(self.STEEPEST, self.steepness(bare)) and dearest <= self.DEAREST
 

@@ -1,7 +1,7 @@
-"""What is measured, in a fresh interpreter: one kind of work with one library, a turn for each line of input.
+"""One kind of work with one library, in a fresh interpreter: one turn for each line of input.
 
-Run as `python -m benchmarks.worker JSON`; each turn is answered by one JSON line: a value, or why there is none.
-Each kind of work yields the value of turn after turn. CPU is that of the whole process.
+Run as `python -m benchmarks.worker JSON`. Each turn prints one JSON line: a value, or the reason why there is none.
+Each kind of work yields one value per turn. CPU time is that of the whole process.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def clients(library: Bare, url: str, *, count: int, kind: str) -> Iterator[float]:
-    """Make further clients and keep them: CPU milliseconds for each."""
+    """Make further clients and keep them: CPU milliseconds per client."""
     _first(library, url, kind)
     while True:
         before = time.process_time()
@@ -33,7 +33,7 @@ def clients(library: Bare, url: str, *, count: int, kind: str) -> Iterator[float
 
 
 def memory(library: Bare, url: str, *, count: int, kind: str, times: int = 1) -> Iterator[float]:
-    """Make further clients and keep them: resident megabytes for so many `times` one of them."""
+    """Make further clients and keep them: resident megabytes per client, multiplied by `times`."""
     kept = [_first(library, url, kind)]
     before = _resident()
     kept += [library.client(url, kind) for _ in range(count)]
@@ -41,7 +41,7 @@ def memory(library: Bare, url: str, *, count: int, kind: str, times: int = 1) ->
 
 
 def calls(library: Bare, url: str, *, count: int, route: str = "provider", size: int = 60) -> Iterator[float]:
-    """Ask one after the other: CPU milliseconds for each call."""
+    """Call sequentially: CPU milliseconds per call."""
     client, question = library.client(url, "sync", route), library.question(_conversation(1, size))
     for _ in range(min(count, 20)):
         library.call(client, question)
@@ -53,7 +53,7 @@ def calls(library: Bare, url: str, *, count: int, route: str = "provider", size:
 
 
 def chunks(library: Bare, url: str, *, count: int) -> Iterator[float]:
-    """Read streams one after the other: CPU microseconds for each chunk."""
+    """Read streams sequentially: CPU microseconds per chunk."""
     client, question = library.client(url, "sync"), library.question(_conversation(1))
     library.stream(client, question)
     while True:
@@ -73,7 +73,7 @@ def together(
     long: bool = False,
     of: str = "rate",
 ) -> Iterator[float]:
-    """Ask so many at a time in one event loop: answers in a second of CPU time, or CPU milliseconds for each."""
+    """Call concurrently in one event loop: calls per second of CPU time, or CPU milliseconds per call."""
     client = library.client(url, kind)
     question = (library.long_question if long else library.question)(_conversation(messages))
     loop = asyncio.new_event_loop()
@@ -103,7 +103,7 @@ def connections(
     streamed: bool = False,
     kinds: Sequence[str] = ("sync", "async", "aiohttp"),
 ) -> Iterator[float]:
-    """Ask ten times with each kind of client: the connections that were opened, of the kind that opened most."""
+    """Call ten times with each kind of client: the most connections that any kind opened."""
     loop = asyncio.new_event_loop()
     question = library.question(_conversation(1))
 
@@ -136,10 +136,10 @@ def importing(library: Bare, _url: str, *, after: str | None = None) -> Iterator
     before, timed = f"import {after or 'time'}", f"import {library.imported}"
     lines = ["import time", before, "start = time.perf_counter()", timed, "print(time.perf_counter() - start)"]
     command = [sys.executable, "-c", "\n".join(lines)]
-    subprocess.run(command, env=environment, capture_output=True, check=True)  # which compiles it
+    subprocess.run(command, env=environment, capture_output=True, check=True)  # writes the bytecode
     while True:
-        made = subprocess.run(command, env=environment, capture_output=True, check=True)
-        yield float(made.stdout.split()[-1]) * 1e3
+        run = subprocess.run(command, env=environment, capture_output=True, check=True)
+        yield float(run.stdout.split()[-1]) * 1e3
 
 
 def _first(library: Bare, url: str, kind: str) -> Any:
@@ -157,7 +157,7 @@ def _conversation(count: int, size: int = 60) -> Messages:
 
 
 def _resident() -> float:
-    """Give the bytes of memory in use; where the system tells only of the most ever used, that."""
+    """Return the resident bytes, or their peak where the system reports only the peak."""
     statm = Path("/proc/self/statm")
     if statm.exists():
         return float(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
@@ -167,15 +167,15 @@ def _resident() -> float:
 
 
 def _only_loopback(event: str, arguments: tuple[Any, ...]) -> None:
-    """Refuse any connection that leaves this machine: libraries like to tell of themselves."""
+    """Refuse any connection that leaves this machine, because some libraries send telemetry."""
     if event == "socket.connect" and isinstance(arguments[1], tuple) and arguments[1][0] not in {"127.0.0.1", "::1"}:
-        raise PermissionError(f"benchmarks stay on loopback, and {arguments[1][0]} is not")
+        raise PermissionError(f"benchmarks connect only to loopback, not to {arguments[1][0]}")
 
 
 def main(task: dict[str, Any]) -> None:
-    """Do a task turn by turn."""
+    """Do the work of a task, turn by turn."""
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what a library prints is no answer
+    os.dup2(2, 1)  # keep the output of libraries out of the results
     if task["core"] is not None:
         os.sched_setaffinity(0, {task["core"]})
     if task["library"] in PEERS:

@@ -4,10 +4,6 @@
 
     client = create_client()  # settings from the environment and .env
 
-`create_client()` gives an `openai.OpenAI`, `create_async_client()` an `openai.AsyncOpenAI`: the real classes, ready
-for the gateway. `GatewayConfig` holds the settings, `ConfigError` says what is wrong with them. `gateway_headers()`
-writes the gateway's options, for `extra_headers=`; `record_calls()` keeps what the gateway told about each call;
-`long_history()` spares long conversations the SDK's walk over their messages.
 Importing this package reads no setting and does not import openai.
 """
 
@@ -23,6 +19,8 @@ from ._settings import Route
 if TYPE_CHECKING:
     from ._errors import ConfigError
 
+    __version__: str
+
 __all__ = [
     "ConfigError",
     "GatewayCall",
@@ -37,11 +35,15 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    """Load `ConfigError` when it is asked for: it is an `openai.OpenAIError`, and openai takes 400 ms to import."""
+    """Import what is rarely used when it is used. `ConfigError` needs openai, which takes 400 ms to import."""
     if name == "ConfigError":
-        from ._errors import ConfigError  # noqa: PLC0415  # see above
+        from ._errors import ConfigError  # noqa: PLC0415
 
         return ConfigError
+    if name == "__version__":
+        from importlib.metadata import version  # noqa: PLC0415
+
+        return version("deepseek-gateway")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -1,4 +1,4 @@
-"""What do I get: the two factories."""
+"""The factories: stock clients of the SDK, made for the gateway."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 
 from ._config import GatewayConfig
+from ._request import PLACEHOLDER
 from ._settings import VARIABLE, Route
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class OpenAIOptions(TypedDict, total=False):
-    """The options of `openai.OpenAI` that make sense here; their meaning and defaults are the SDK's."""
+    """The options of `openai.OpenAI` that make sense here. Their meaning and defaults are the SDK's."""
 
     timeout: float | openai.Timeout | None
     max_retries: int
@@ -33,33 +34,28 @@ def create_client(
     """Make a stock `openai.OpenAI` that talks to DeepSeek through Cloudflare AI Gateway.
 
     Args:
-        config: The settings. Without them `GatewayConfig.from_env()` reads the environment and the nearest `.env`;
-            with them nothing else is read.
-        route: `provider`, `compat` or `rest`, in place of the one in the settings.
-        http_options: Options of the HTTP client (`proxy`, `verify`, `limits`, `mounts`, `event_hooks` ...), those of
-            `openai.DefaultHttpxClient`. Unless they say otherwise, an idle connection is kept for 120 seconds (with
-            openai 1 and 2 for 15), TCP keep-alive is on, and proxies come from the environment.
+        config: The settings. Without them `GatewayConfig.from_env()` reads the environment and the nearest `.env`.
+        route: `provider`, `compat` or `rest`, in place of the route in the settings.
+        http_options: Options of `openai.DefaultHttpxClient`: `proxy`, `verify`, `limits`, `mounts`, `event_hooks` ...
+            By default an idle connection is kept for 120 seconds (15 with openai 1 and 2), TCP keep-alive is on, and
+            proxies come from the environment.
         **openai_options: `timeout` (seconds, default 600), `max_retries` (default 2), `default_headers` and
             `default_query`, as for `openai.OpenAI`.
 
     Returns:
-        A client whose `type()` is exactly `openai.OpenAI`. It reads no `OPENAI_*` variable for what it sends and
-        follows no redirect; `with_options()`, `copy()` and libraries that take a client keep that.
+        A client whose `type()` is exactly `openai.OpenAI`. No `OPENAI_*` variable changes what it sends, and it follows
+        no redirect. `with_options()`, `copy()` and libraries that take a client keep that.
 
     Raises:
         ConfigError: Settings are missing or malformed.
-        TypeError: An option is not one of those above.
+        TypeError: An option is not one of the above.
     """
-    config = _settled(config, route, openai_options)
-    from openai import OpenAI  # noqa: PLC0415  # 400 ms that a wrong setting need not cost
+    config = _checked(config, route, openai_options)
+    from openai import OpenAI  # noqa: PLC0415  # it takes 400 ms, and a wrong setting is reported without it
 
     from ._http import GatewayHttpClient  # noqa: PLC0415  # likewise
-    from ._request import PLACEHOLDER  # noqa: PLC0415  # likewise
 
-    http_client = GatewayHttpClient(config, openai_options.get("default_headers") or {}, **(http_options or {}))
-    return OpenAI(
-        api_key=config.bearer or PLACEHOLDER, base_url=config.base_url, http_client=http_client, **openai_options
-    )
+    return OpenAI(**_arguments(config, GatewayHttpClient, http_options, openai_options))
 
 
 def create_async_client(
@@ -75,33 +71,29 @@ def create_async_client(
     Args:
         config: As for `create_client()`.
         route: As for `create_client()`.
-        http_options: As for `create_client()`, those of `openai.DefaultAsyncHttpxClient`.
-        transport: `aiohttp` sends through openai's own aiohttp client (extra `aiohttp`), which answers more calls at a
-            time, but takes no socket options: a peer that vanished is noticed by the timeout alone.
+        http_options: As for `create_client()`.
+        transport: `aiohttp` sends through openai's own aiohttp client (extra `aiohttp`), which handles more calls at a
+            time. It takes no socket options, so only the timeout notices a peer that vanished.
         **openai_options: As for `create_client()`.
 
     Returns:
-        A client whose `type()` is exactly `openai.AsyncOpenAI`; it belongs to the event loop in which it is first used.
+        A client whose `type()` is exactly `openai.AsyncOpenAI`. It belongs to the event loop in which it is first used.
 
     Raises:
         ConfigError: Settings are missing or malformed.
         RuntimeError: aiohttp was asked for and is not installed.
-        TypeError: An option is not one of those above.
+        TypeError: An option is not one of the above.
         ValueError: The transport is neither httpx nor aiohttp.
     """
-    config = _settled(config, route, openai_options)
+    config = _checked(config, route, openai_options)
     if transport not in {"httpx", "aiohttp"}:
         raise ValueError(f"transport must be httpx or aiohttp, not {transport!r}")
-    from openai import AsyncOpenAI  # noqa: PLC0415  # see create_client
+    from openai import AsyncOpenAI  # noqa: PLC0415  # as above
 
     from ._http import GatewayAsyncHttpClient, aiohttp_client_class  # noqa: PLC0415  # likewise
-    from ._request import PLACEHOLDER  # noqa: PLC0415  # likewise
 
     client_class: Any = aiohttp_client_class() if transport == "aiohttp" else GatewayAsyncHttpClient
-    http_client = client_class(config, openai_options.get("default_headers") or {}, **(http_options or {}))
-    return AsyncOpenAI(
-        api_key=config.bearer or PLACEHOLDER, base_url=config.base_url, http_client=http_client, **openai_options
-    )
+    return AsyncOpenAI(**_arguments(config, client_class, http_options, openai_options))
 
 
 _ELSEWHERE = {
@@ -111,8 +103,8 @@ _ELSEWHERE = {
 }
 
 
-def _settled(config: GatewayConfig | None, route: Route | None, openai_options: OpenAIOptions) -> GatewayConfig:
-    """Refuse options that would undo what the factories are for, and find the settings."""
+def _checked(config: GatewayConfig | None, route: Route | None, openai_options: OpenAIOptions) -> GatewayConfig:
+    """Refuse options that would undo the work of the factories, and find the settings."""
     for name in openai_options:
         if name not in OpenAIOptions.__annotations__:
             remedy = _ELSEWHERE.get(name, f"the options are {', '.join(OpenAIOptions.__annotations__)}")
@@ -122,3 +114,12 @@ def _settled(config: GatewayConfig | None, route: Route | None, openai_options: 
     if not isinstance(config, GatewayConfig):
         raise TypeError(f"config must be a GatewayConfig, not {type(config).__name__}")
     return config if route is None else replace(config, route=route)
+
+
+def _arguments(
+    config: GatewayConfig, client_class: Any, http_options: Mapping[str, Any] | None, openai_options: OpenAIOptions
+) -> dict[str, Any]:
+    """Give the arguments for the constructor of the SDK's client, with an HTTP client of ours among them."""
+    http_client = client_class(config, openai_options.get("default_headers") or {}, **(http_options or {}))
+    own = {"api_key": config.bearer or PLACEHOLDER, "base_url": config.base_url, "http_client": http_client}
+    return own | dict(openai_options)

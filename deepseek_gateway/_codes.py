@@ -1,7 +1,7 @@
-"""What an error code of the gateway means, what to do about it, and whether asking again can help: one table.
+"""What an error code means, what to do about it, and whether a retry can help: one table.
 
-The facts are those of Cloudflare's documentation and of answers captured from the live service. New codes appear every
-quarter; one that is not here is told with the gateway's own text, and retried as the SDK decides by its status.
+The facts come from Cloudflare's documentation and from captured responses. A code that is not in the table is reported
+with the gateway's own text, and the SDK decides by the status whether to retry.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ._settings import Route
 
 REDACTED = "[redacted]"
-_SHORTEST_SECRET = 8  # what is shorter is a word of the text, and no key
+_SHORTEST_SECRET = 8  # a shorter text is an ordinary word, and replacing it would spoil the message
 
 _ACCOUNT, _GATEWAY, _KEY, _TOKEN, _ENDPOINT = (
     VARIABLE[name] for name in ("account_id", "gateway_id", "api_key", "gateway_token", "endpoint")
@@ -26,24 +26,25 @@ _ACCOUNT, _GATEWAY, _KEY, _TOKEN, _ENDPOINT = (
 
 @dataclass(frozen=True, slots=True)
 class RequestFacts:
-    """What is known of a request when its answer is an error."""
+    """What is known of a request that was sent. A remedy depends on it."""
 
     method: str
     route: Route
     authorization: bool
     gateway_token: bool
     key_is_stored: bool
+    """Whether Cloudflare is expected to add the DeepSeek key. On the rest route it always is."""
     model: str | None
     max_attempts: int
     secrets: tuple[str, ...] = field(repr=False)
 
     @property
     def to_deepseek(self) -> bool:
-        """Whether it was DeepSeek that was asked, and not another provider that compat and rest lead to."""
+        """Whether DeepSeek was asked, and not another provider that compat and rest lead to."""
         return self.route == "provider" or not self.model or self.model.startswith("deepseek/")
 
     def hide(self, text: str) -> str:
-        """Take every credential that was sent, or might have been, out of a text that somebody else wrote."""
+        """Replace every credential that was sent, or is configured, in a text that somebody else wrote."""
         for secret in self.secrets:
             if len(secret) >= _SHORTEST_SECRET:
                 text = text.replace(secret, REDACTED)
@@ -51,62 +52,66 @@ class RequestFacts:
 
 
 class Code(NamedTuple):
-    """One row: what happened, what to do, and whether the SDK may ask again (None: as it decides by the status)."""
+    """One row: the meaning, the remedy, and whether the SDK may retry (None: as it decides by the status)."""
 
     meaning: str
     remedy: str | Callable[[RequestFacts], str]
     retry: bool | None = False
 
-    def advice(self, sent: RequestFacts) -> str:
-        """Say what to do, by what was sent."""
-        return self.remedy if isinstance(self.remedy, str) else self.remedy(sent)
+    def advice(self, facts: RequestFacts) -> str:
+        """Give the remedy for a request."""
+        return self.remedy if isinstance(self.remedy, str) else self.remedy(facts)
 
 
-def _token_refused(sent: RequestFacts) -> str:
-    if sent.gateway_token:
-        return f"the token in {_TOKEN} was sent; check that it is of this account and has AI Gateway Run"
-    return f"set {_TOKEN} to a token with AI Gateway Run"
+def _token_with(permission: str) -> Callable[[RequestFacts], str]:
+    return lambda facts: (
+        f"the token in {_TOKEN} was sent; it needs {permission} on this account"
+        if facts.gateway_token
+        else f"set {_TOKEN} to a token with {permission}"
+    )
 
 
-def _rest_token_refused(sent: RequestFacts) -> str:
-    if sent.gateway_token:
-        return f"the token in {_TOKEN} was sent; on the rest route it needs Workers AI Read on this account"
-    return f"set {_TOKEN} to a token with Workers AI Read"
-
-
-def _provider_unknown(sent: RequestFacts) -> str:
-    if sent.route == "provider":
+def _provider_unknown(facts: RequestFacts) -> str:
+    if facts.route == "provider":
         return f"check that {_ENDPOINT} ends before /deepseek"
-    return f"check the prefix of the model {sent.model!r}, such as deepseek/"
+    return f"check the prefix of the model {facts.model!r}, such as deepseek/"
 
 
-def _not_reached(sent: RequestFacts) -> str:
-    if sent.model and sent.model.startswith("dynamic/"):
-        return f"if it stays so, check that the dynamic route {sent.model!r} exists and is deployed"
-    return f"if it stays so, check that the model {sent.model!r} exists"
+def _not_reached(facts: RequestFacts) -> str:
+    if facts.model and facts.model.startswith("dynamic/"):
+        return f"if the error persists, check that the dynamic route {facts.model!r} exists and is deployed"
+    return f"if the error persists, check that the model {facts.model!r} exists"
 
 
-_SPEND_LIMIT = Code("a spend limit of this gateway is reached", "wait until its period is over, or raise it")
+def _own_key(facts: RequestFacts) -> str:
+    return "use the provider route with a key of your own" if facts.route == "rest" else f"set {_KEY}"
+
+
+_SPEND_LIMIT = Code("a spend limit of this gateway is reached", "wait until its period is over, or raise the limit")
 
 CODES: dict[str, Code] = {
     "2001": Code(
         "this account has no such gateway",
-        f"check {_GATEWAY} and {_ACCOUNT}, or make the gateway in the Cloudflare dashboard",
+        f"check {_GATEWAY} and {_ACCOUNT}, or create the gateway in the Cloudflare dashboard",
     ),
-    "2003": Code("the gateway's own rate limit is reached", "ask more slowly, or raise the limit", retry=True),
-    "2005": Code("no answer came from the provider behind the gateway", _not_reached, retry=True),
+    "2003": Code("the gateway's own rate limit is reached", "slow down, or raise the limit", retry=True),
+    "2005": Code("the provider behind the gateway did not answer", _not_reached, retry=True),
     "2008": Code("the gateway knows no such provider", _provider_unknown),
-    "2009": Code("this gateway asks for authentication", _token_refused),
+    "2009": Code("this gateway asks for authentication", _token_with("AI Gateway Run")),
     "2016": Code("a guardrail blocked the prompt", "change the prompt, or the gateway's guardrails"),
     "2017": Code("a guardrail blocked the response", "change the prompt, or the gateway's guardrails"),
-    "2018": Code("too many requests that Cloudflare pays for", "ask more slowly, or use your own key", retry=True),
+    "2018": Code(
+        "there were too many requests that Cloudflare pays for",
+        lambda facts: f"slow down, store a DeepSeek key for this gateway, or {_own_key(facts)}",
+        retry=True,
+    ),
     "2019": Code(
         "the compat route does not take this request",
-        "it takes chat completions alone, with a model such as deepseek/deepseek-flash; the provider route takes all",
+        "it takes chat completions only, with a model such as deepseek/deepseek-flash; the provider route takes all",
     ),
     "2021": Code(
         "Cloudflare's credits do not cover this call",
-        f"store a DeepSeek key for this gateway, set {_KEY}, or add credits in the Cloudflare dashboard",
+        lambda facts: f"store a DeepSeek key for this gateway, {_own_key(facts)}, or add credits at Cloudflare",
     ),
     "2029": Code("a data loss prevention policy blocked the prompt", "change the prompt, or the gateway's policies"),
     "2030": Code("a data loss prevention policy blocked the response", "change the prompt, or the gateway's policies"),
@@ -120,65 +125,67 @@ CODES: dict[str, Code] = {
     "7001": Code("the rest route does not offer this method here", "use the provider route"),
     "7003": Code("the model is not known here", "check its name and prefix, such as deepseek/deepseek-flash"),
     "7013": Code("the guardrails' scanner is not available", "try again later", retry=True),
-    "10000": Code("the rest route does not accept this token", _rest_token_refused),
+    "10000": Code("the rest route does not accept this token", _token_with("Workers AI Read")),
 }
 """By the gateway's number. Sources: Cloudflare's changelog, guardrail, DLP, spend-limit and policy pages, captures."""
 
 TEXTS: dict[str, Code] = {
     "access denied by policy": Code(
-        "an identity policy of this gateway denies this call", "ask who keeps the policies"
+        "an identity policy of this gateway denies this call", "ask the administrator of the policies"
     ),
     "spending limit exceeded": _SPEND_LIMIT,
     "spend limit exceeded": _SPEND_LIMIT,
 }
-"""By how the text begins, in lower case, for errors without a number (Cloudflare docs: features/policies)."""
+"""By the beginning of the text, in lower case, for errors without a number (Cloudflare docs: features/policies)."""
 
-EDGE: dict[str, tuple[str, str, bool | None]] = {
-    "1010": ("it takes this program for a bot", "change its User-Agent, or the rules of your custom domain", False),
-    "502": ("the gateway could not be reached", "try again later", None),
-    "520": ("the gateway gave no valid answer", "try again later", None),
-    "524": ("the gateway took too long", "try again later, or stream the answer", None),
+EDGE: dict[str, Code] = {
+    "1010": Code("it takes this program for a bot", "change its User-Agent, or the rules of your custom domain"),
+    "502": Code("the gateway could not be reached", "try again later", None),
+    "520": Code("the gateway gave no valid answer", "try again later", None),
+    "524": Code("the gateway took too long", "try again later, or stream the answer", None),
 }
-"""Answers of Cloudflare's edge, which stands before the gateway: plain text, HTML or problem JSON."""
+"""Responses of Cloudflare's edge, which stands before the gateway: plain text, HTML or problem JSON."""
 
 
-def _key_refused(sent: RequestFacts) -> str:
-    if sent.key_is_stored and sent.authorization:
+def _key_refused(facts: RequestFacts) -> str:
+    if facts.route == "rest":  # its Authorization holds the Cloudflare token, and the key is always the stored one
+        return "DeepSeek refused the key stored at Cloudflare for this gateway; replace it in the Cloudflare dashboard"
+    if not facts.authorization:
+        return f"no key was sent; store one for this gateway at Cloudflare or replace the stored one, or set {_KEY}"
+    if facts.key_is_stored:
         return (
             "an Authorization header was sent, which keeps Cloudflare from adding the stored key; leave it out, "
             "also from default_headers and with_options(api_key=...)"
         )
-    if sent.authorization:
-        return f"check {_KEY}; to use a key stored at Cloudflare, leave it unset"
-    return f"no key reached DeepSeek; store one for this gateway at Cloudflare, or set {_KEY}"
+    return f"check {_KEY}; to use a key stored at Cloudflare, leave it unset"
 
 
 DEEPSEEK: tuple[tuple[int, str, str | Callable[[RequestFacts], str]], ...] = (
     (
         400,
         "supported api model names",
-        "use one of the names it lists; deepseek-chat and deepseek-reasoner are retired",
+        "use one of the names that the message lists; deepseek-chat and deepseek-reasoner are retired",
     ),
     (400, "does not support this tool_choice", 'pass extra_body={"thinking": {"type": "disabled"}} to force a tool'),
     (400, "reasoning_content", "give earlier assistant messages back whole, with their reasoning_content"),
     (400, "response_format", "chat takes json_object only; json_schema works with client.responses"),
     (400, "maximum context length", "shorten the messages"),
-    (400, "content exists risk", "DeepSeek's content filter refused the prompt; change it"),
+    (400, "content exists risk", "DeepSeek's content filter refused the prompt; change the prompt"),
     (400, "unknown variant `developer`", "use the role system in place of developer"),
     (401, "", _key_refused),
     (402, "", "the balance of the DeepSeek account is used up; top it up at platform.deepseek.com"),
-    (429, "", "fewer calls at a time; DeepSeek's limit is on concurrency and falls with the balance"),
+    (429, "", "make fewer calls at a time; DeepSeek limits concurrency, and the limit falls with the balance"),
     (503, "", "DeepSeek is busy; try again later"),
 )
-"""What to do about DeepSeek's own errors, by status and a part of the text in lower case; the first that fits."""
+"""The remedies for DeepSeek's own errors, by status and a part of the text in lower case. The first match counts."""
 
 
-def deepseek_remedy(status: int, text: str, sent: RequestFacts) -> str | None:
-    """Say what to do about an error that DeepSeek made, if there is anything to say."""
-    if not sent.to_deepseek:
+def deepseek_remedy(status: int, text: str, facts: RequestFacts) -> str | None:
+    """Give the remedy for an error that DeepSeek made, if there is one."""
+    if not facts.to_deepseek:
         return None
     lowered = text.lower()
     for known, part, remedy in DEEPSEEK:
         if known == status and part in lowered:
-            return remedy if isinstance(remedy, str) else remedy(sent)
+            return remedy if isinstance(remedy, str) else remedy(facts)
     return None

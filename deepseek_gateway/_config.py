@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple, NoReturn, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
-from ._settings import RULES, SETTINGS, VARIABLE, Route, Setting
+from ._settings import SETTINGS, VARIABLE, Route
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from types import EllipsisType
 
-# Where each route lies below the endpoint (Cloudflare docs: usage/providers/deepseek, usage/chat-completion,
+# The path of each route below the endpoint (Cloudflare docs: usage/providers/deepseek, usage/chat-completion,
 # usage/rest-api).
 _PATH = {"provider": "/deepseek", "compat": "/compat", "rest": "/v1"}
 _GATEWAY_HOST = "https://gateway.ai.cloudflare.com/v1"
@@ -25,19 +25,19 @@ _VARIABLES = {setting.field: " or ".join(setting.variables) for setting in SETTI
 class GatewayConfig:
     """How to reach DeepSeek through one Cloudflare AI Gateway.
 
-    An immutable, hashable, picklable value; its `repr` holds no secret (its pickle does). White space around a
-    value is dropped and a blank value counts as absent.
+    An immutable, hashable, picklable value. Its `repr` contains no secret, but its pickle does. White space around a
+    value is dropped. A blank value counts as absent.
 
     Args:
         account_id: Cloudflare account id. Needed unless `endpoint` is given.
         gateway_id: Name of the gateway. Cloudflare makes the one called `default` by itself, with authentication on.
-        api_key: DeepSeek key. Leave it out when the key is stored at Cloudflare: then no `Authorization` header is
-            sent at all, because any would keep Cloudflare from adding the stored one.
+        api_key: DeepSeek key. Leave it out when the key is stored at Cloudflare. Then no `Authorization` header is
+            sent, because any would keep Cloudflare from adding the stored key.
         gateway_token: Cloudflare API token. Needed where the gateway asks for authentication, for stored keys and
             on the rest route.
         route: `provider`, `compat` or `rest`.
-        endpoint: What comes before `/deepseek`, `/compat` or `/v1`, for a custom domain or a local emulator. Plain
-            `http` is accepted for loopback hosts only.
+        endpoint: The URL before `/deepseek`, `/compat` or `/v1`, of a custom domain or a local emulator. Plain `http`
+            is accepted for loopback hosts only.
 
     Raises:
         ConfigError: Something is missing or malformed. The message names every problem and its remedy.
@@ -51,13 +51,10 @@ class GatewayConfig:
     endpoint: str | None = None
 
     def __post_init__(self) -> None:
-        """Normalise the values and refuse what cannot work."""
         values = _normalised({setting.field: getattr(self, setting.field) for setting in SETTINGS})
         for name, value in values.items():
             object.__setattr__(self, name, value)
-        complaint, missing = _complaint(values, _VARIABLES)
-        if complaint:
-            _refuse(complaint, missing)
+        _refuse(*_complaint(values, _VARIABLES))
 
     @classmethod
     def from_env(
@@ -67,15 +64,15 @@ class GatewayConfig:
         env_file: str | os.PathLike[str] | EllipsisType | None = ...,
         **overrides: str | None,
     ) -> Self:
-        """Read the settings from the environment and a `.env` file; neither is changed.
+        """Read the settings from the environment and a `.env` file. Neither is changed.
 
         An override beats a variable of the environment, which beats the file, which beats the default.
 
         Args:
-            environ: The variables to read instead of `os.environ`; then no file is looked for.
-            env_file: The `.env` file to read; None reads none. Without this argument it is the nearest `.env` from
-                the working directory upwards, if there is one.
-            **overrides: Fields of `GatewayConfig`; None leaves a field to the variables.
+            environ: The variables to read instead of `os.environ`. Then no file is looked for.
+            env_file: The `.env` file to read. None reads no file. The default is the nearest `.env` from the working
+                directory upwards, if there is one.
+            **overrides: Fields of `GatewayConfig`. None leaves a field to the variables.
 
         Returns:
             The configuration.
@@ -85,13 +82,12 @@ class GatewayConfig:
             TypeError: An override is not a field of `GatewayConfig`.
         """
         found = look_up(environ, env_file=env_file, **overrides)
-        if found.complaint:
-            _refuse(found.complaint, found.missing)
+        _refuse(found.complaint, found.missing)
         return cls(**found.values)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
     @property
     def base_url(self) -> str:
-        """The base URL of the route, without a trailing slash: what an OpenAI client calls its `base_url`."""
+        """The `base_url` for an OpenAI client on this route, without a trailing slash."""
         endpoint = self.endpoint
         if endpoint is None and self.route == "rest":
             endpoint = f"{_REST_HOST}/{self.account_id}/ai"
@@ -101,10 +97,10 @@ class GatewayConfig:
 
     @property
     def headers(self) -> dict[str, str]:
-        """The headers of Cloudflare's own, for libraries that take values instead of a client.
+        """Cloudflare's own headers, for libraries that take values instead of a client.
 
-        On the provider and compat routes that is `cf-aig-authorization` with the gateway token, if there is one; on
-        the rest route `cf-aig-gateway-id`. Never `Authorization`: that is made from `bearer`.
+        On the provider and compat routes: `cf-aig-authorization` with the gateway token, if there is one. On the rest
+        route: `cf-aig-gateway-id`. `Authorization` is never among them, because `bearer` gives it.
         """
         if self.route == "rest":
             return {"cf-aig-gateway-id": self.gateway_id}
@@ -112,24 +108,22 @@ class GatewayConfig:
 
     @property
     def bearer(self) -> str | None:
-        """What such a library calls its `api_key` on this route; None when the key is stored at Cloudflare.
+        """The value to send as `Authorization: Bearer`, or None when the key is stored at Cloudflare.
 
-        The DeepSeek key on the provider and compat routes, the gateway token on the rest route. Where it is None, no
+        The DeepSeek key on the provider and compat routes, the gateway token on the rest route. If it is None, no
         `Authorization` header may be sent, not even a placeholder.
         """
         return self.gateway_token if self.route == "rest" else self.api_key
 
 
 class Findings(NamedTuple):
-    """What was found for each field, where, and what is wrong with it; made without importing openai."""
+    """What was found for each field, where, and what is wrong with it. Made without importing openai."""
 
     values: dict[str, object]
     origins: dict[str, tuple[str, str]]
-    """For each field that was not left to its default, where its value came from, and the variable's name there.
-
-    That is `argument`, `environment` or the path of a `.env` file."""
+    """`argument`, `environment` or the path of a `.env` file, and the name there. Defaults have no origin."""
     complaint: str
-    """What a `ConfigError` says of these settings; empty when they suffice."""
+    """The message of a `ConfigError` for these settings. Empty when they suffice."""
     missing: tuple[str, ...]
     env_file: str | os.PathLike[str] | None
     """The `.env` file that was read, or should have been."""
@@ -141,140 +135,104 @@ def look_up(
     env_file: str | os.PathLike[str] | EllipsisType | None = ...,
     **overrides: str | None,
 ) -> Findings:
-    """Do what `GatewayConfig.from_env()` does, but tell what was found in place of raising."""
+    """Do the work of `GatewayConfig.from_env()`, but report problems instead of raising an exception."""
     if unknown := set(overrides) - set(_VARIABLES):
         raise TypeError(
             f"GatewayConfig has no field {', '.join(sorted(unknown))}; its fields are {', '.join(_VARIABLES)}"
         )
     problems: list[str] = []
     sources = [("environment", os.environ if environ is None else environ)]
-    read = "the environment; no .env file was read"
     path = env_file
     if path is ...:
         path = _nearest_env_file() if environ is None else None
     if path is not None:
-        read = f"the environment and {os.fspath(path)}"
         try:
             sources.append((os.fspath(path), _read_env_file(path)))
         except (OSError, UnicodeDecodeError) as error:
-            problems.append(_unreadable(path, error))
+            why = "it is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else error.strerror
+            remedy = "correct env_file or the file, or pass env_file=None to read no file"
+            problems.append(f"the file {os.fspath(path)} cannot be read ({why}); {remedy}")
     values: dict[str, object] = {}
     names = dict(_VARIABLES)
     origins: dict[str, tuple[str, str]] = {}
     for setting in SETTINGS:
-        override = _stripped(overrides.get(setting.field))
-        if override is not None:
-            values[setting.field], origins[setting.field] = override, ("argument", setting.field)
-            continue
-        for origin, variable, value in _found(setting, sources):
-            values[setting.field], names[setting.field] = value, variable
-            origins[setting.field] = origin, variable
-            break
+        # An argument beats every variable, and a variable of the environment any in the file.
+        candidates = [("argument", setting.field, overrides.get(setting.field))]
+        candidates += [(origin, name, source.get(name)) for origin, source in sources for name in setting.variables]
+        for origin, name, value in candidates:
+            if (stripped := _stripped(value)) is not None:
+                values[setting.field], origins[setting.field] = stripped, (origin, name)
+                names[setting.field] = _VARIABLES[setting.field] if origin == "argument" else name
+                break
     values = _normalised(values)
-    return Findings(values, origins, *_complaint(values, names, problems, read), path)
+    looked = f"the environment and {os.fspath(path)}" if path is not None else "the environment; no .env file was read"
+    complaint, missing = _complaint(values, names, problems)
+    return Findings(values, origins, complaint and f"{complaint}\nLooked in {looked}.", missing, path)
 
 
 def _stripped(value: object) -> object:
-    """Drop outer white space; what is blank then is absent."""
+    """Drop outer white space. A blank value is absent."""
     return (value.strip() or None) if isinstance(value, str) else value
 
 
 def _normalised(values: Mapping[str, object]) -> dict[str, object]:
     """Bring every value to the form in which it is checked and used."""
     stripped = {setting.field: _stripped(values.get(setting.field)) or setting.default for setting in SETTINGS}
-    endpoint, route = stripped["endpoint"], stripped["route"]
-    stripped["endpoint"] = endpoint.rstrip("/") if isinstance(endpoint, str) else endpoint
-    stripped["route"] = route.lower() if isinstance(route, str) else route
+    if isinstance(endpoint := stripped["endpoint"], str):
+        stripped["endpoint"] = endpoint.rstrip("/")
+    if isinstance(route := stripped["route"], str):
+        stripped["route"] = route.lower()
     return stripped
 
 
-def _found(setting: Setting, sources: list[tuple[str, Mapping[str, str]]]) -> Iterator[tuple[str, str, object]]:
-    """Give origin, variable and value wherever a setting has one, best first: a source beats a name."""
-    for origin, source in sources:
-        for variable in setting.variables:
-            value = _stripped(source.get(variable))
-            if value is not None:
-                yield origin, variable, value
-
-
 def _nearest_env_file() -> str | None:
-    """Find `.env` from the working directory upwards; `usecwd`, or it would be looked for beside this very file."""
-    from dotenv import find_dotenv  # noqa: PLC0415  # 20 ms that only those pay who read a file
+    from dotenv import find_dotenv  # noqa: PLC0415  # importing it takes 20 ms
 
     try:
-        return find_dotenv(usecwd=True) or None
+        return find_dotenv(usecwd=True) or None  # its default is to start at this very file
     except OSError:  # the working directory is gone
         return None
 
 
 def _read_env_file(path: str | os.PathLike[str]) -> dict[str, str]:
-    """Read a `.env` file, also one that begins with a byte order mark."""
-    from dotenv import dotenv_values  # noqa: PLC0415  # see above
+    from dotenv import dotenv_values  # noqa: PLC0415  # importing it takes 20 ms
 
-    with open(path, encoding="utf-8-sig") as stream:  # noqa: PTH123  # also a path-like or a pipe
+    with open(path, encoding="utf-8-sig") as stream:  # noqa: PTH123  # a path-like or a pipe will do
         return {name: value for name, value in dotenv_values(stream=stream).items() if value is not None}
 
 
-def _unreadable(path: str | os.PathLike[str], error: OSError | UnicodeDecodeError) -> str:
-    """Say why a `.env` file could not be read and what to do."""
-    name = os.fspath(path)
-    if isinstance(error, UnicodeDecodeError):
-        return f"the file {name} is not UTF-8 text; save it as UTF-8, or pass env_file=None to read no file"
-    if isinstance(error, FileNotFoundError):
-        return f"the file {name} does not exist; correct env_file, or pass env_file=None to read no file"
-    return f"the file {name} cannot be read ({error.strerror}); correct env_file, or pass env_file=None"
-
-
 def _complaint(
-    values: Mapping[str, object], names: Mapping[str, str], problems: Iterable[str] = (), read: str = ""
+    values: Mapping[str, object], names: Mapping[str, str], unreadable: Iterable[str] = ()
 ) -> tuple[str, tuple[str, ...]]:
-    """Say in one message all that is wrong, or nothing, and name what is missing; `read` tells where was looked."""
-    malformed = [*problems, *_malformed(values, names)]
-    missing, absent = _missing(values)
-    if not (malformed or absent):
-        return "", ()
-    lines = "".join(f"\n  - {line}" for line in [*absent, *malformed])
-    where = "\nSet it in the environment or in a .env file, or pass it to GatewayConfig()." if absent else ""
-    looked = f"\nLooked in {read}." if read else ""
-    return f"deepseek_gateway cannot be configured:{lines}{where}{looked}", missing
+    """Say in one message everything that is wrong, and name the variables that are missing."""
+    problems = [*(((), line) for line in unreadable), *_problems(values, names)]
+    missing = tuple(variable for variables, _ in problems for variable in variables)
+    lines = ["deepseek_gateway cannot be configured:", *(line for _, line in problems)]
+    where = "\nSet it in the environment or in a .env file, or pass it to GatewayConfig()." if missing else ""
+    return ("\n  - ".join(lines) + where if problems else ""), missing
 
 
-def _refuse(complaint: str, missing: tuple[str, ...]) -> NoReturn:
-    """Raise what was found to be wrong."""
-    from ._errors import ConfigError  # noqa: PLC0415  # importing openai is put off until it must be
+def _refuse(complaint: str, missing: tuple[str, ...]) -> None:
+    if complaint:
+        from ._errors import ConfigError  # noqa: PLC0415  # it imports openai, which takes 400 ms
 
-    raise ConfigError(complaint, missing=missing)
+        raise ConfigError(complaint, missing=missing)
 
 
-def _missing(values: Mapping[str, object]) -> tuple[tuple[str, ...], list[str]]:
-    """Name the variables that are absent though the route needs them, and say it in sentences."""
-    told = {setting.field: f"{setting.meaning} ({setting.source})" for setting in SETTINGS}
-    fields: list[str] = []
-    lines: list[str] = []
+def _problems(values: Mapping[str, object], names: Mapping[str, str]) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Give each problem as the variables that are missing, if any, and a sentence. Secrets are never shown."""
+    about = {setting.field: f"{setting.meaning} ({setting.source})" for setting in SETTINGS}
+    account, key, token = (VARIABLE[name] for name in ("account_id", "api_key", "gateway_token"))
     if values["account_id"] is None and values["endpoint"] is None:
-        fields.append("account_id")
-        lines.append(f"{VARIABLE['account_id']} is not set or blank: {told['account_id']}")
+        yield (account,), f"{account} is not set or blank: {about['account_id']}"
     if values["gateway_token"] is None and values["route"] == "rest":
-        fields.append("gateway_token")
-        lines.append(
-            f"{VARIABLE['gateway_token']} is not set or blank, and the rest route needs it: {told['gateway_token']}"
-        )
+        yield (token,), f"{token} is not set or blank, and the rest route needs it: {about['gateway_token']}"
     elif values["gateway_token"] is None and values["api_key"] is None:
-        fields += ["api_key", "gateway_token"]
-        lines.append(
-            f"neither {VARIABLE['api_key']} nor {VARIABLE['gateway_token']} is set (blank is unset); give at least one:"
-            f"\n      {VARIABLE['api_key']}: {told['api_key']}"
-            f"\n      {VARIABLE['gateway_token']}: {told['gateway_token']}"
-        )
-    return tuple(VARIABLE[name] for name in fields), lines
-
-
-def _malformed(values: Mapping[str, object], names: Mapping[str, str]) -> Iterator[str]:
-    """Say of each value that cannot work which rule it breaks, and what to do; keys and tokens are never shown."""
-    for name, value in values.items():
-        if value is None:
-            continue
-        if not isinstance(value, str):
-            yield f"{names[name]} must be text, not {type(value).__name__}"
-        elif rule := RULES[name](value):
-            yield f"{names[name]} {rule}"
+        sentence = f"neither {key} nor {token} is set (blank is unset); give at least one:"
+        yield (key, token), f"{sentence}\n      {key}: {about['api_key']}\n      {token}: {about['gateway_token']}"
+    for setting in SETTINGS:
+        value, name = values[setting.field], names[setting.field]
+        if value is not None and not isinstance(value, str):
+            yield (), f"{name} must be text, not {type(value).__name__}"
+        elif value and (broken := setting.rule(value)):
+            yield (), f"{name} {broken}"

@@ -1,17 +1,14 @@
-"""What a connection is made of: TLS context, pool, socket and proxy, for whichever HTTP library openai itself uses.
-
-All of it through the public options of that library; what the caller gives in `http_options` takes its place.
-"""
+"""Connections: TLS context, pool and sockets, by public options of the HTTP library that openai itself uses."""
 
 from __future__ import annotations
 
 import os
 import socket
 from contextlib import suppress
-from functools import lru_cache
+from functools import cache, lru_cache
 from importlib import import_module
 from inspect import signature
-from ipaddress import ip_address
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.request import getproxies
 
@@ -22,18 +19,16 @@ if TYPE_CHECKING:
 
     import httpx2 as httpx
 else:
-    # openai 1 and 2 use httpx, openai 3 httpx2: whichever its own client is made from.
+    # openai 1 and 2 use httpx, openai 3 uses httpx2.
     httpx = import_module(openai.DefaultHttpxClient.__base__.__module__)
 
-# Seconds that an idle connection is kept; the HTTP library's own 5 cost a handshake after every pause, and Cloudflare
-# keeps its side for 400. With httpx and its httpcore 1 each request asks every idle connection about all others: beside
-# 8 of them a call takes as much CPU time as beside one, beside 64 2.2 times as much, beside 100 3.7 times; so what a
-# burst leaves behind slows the calls after it down for 15 seconds in place of 5, not for 120. A smaller pool would be
-# worse, as httpcore 1 counts busy connections among the idle ones. With httpx2 it is 1.2 times beside 64.
+# Seconds that an idle connection is kept. The HTTP library's default of 5 costs a handshake after every pause, and
+# Cloudflare keeps its side for 400. The pool of httpx slows down as it grows: with 64 idle connections a call takes
+# 2.2 times the CPU time (httpx2: 1.2 times). A smaller pool would be worse: it counts busy connections as idle.
 KEPT_IDLE = 15.0 if httpx.__name__ == "httpx" else 120.0
 
-# A peer that vanished behind a NAT is noticed within two minutes: seconds before the first probe, between probes, how
-# many; and milliseconds that data may stay unacknowledged, which Linux alone has. TCP_KEEPALIVE is macOS's KEEPIDLE.
+# A peer that vanished is noticed within two minutes. TCP_KEEPALIVE is macOS's name for TCP_KEEPIDLE, and only Linux has
+# TCP_USER_TIMEOUT, the milliseconds for which data may stay unacknowledged.
 _TCP_OPTIONS = (
     ("TCP_KEEPIDLE", 60),
     ("TCP_KEEPALIVE", 60),
@@ -42,22 +37,18 @@ _TCP_OPTIONS = (
     ("TCP_USER_TIMEOUT", 120_000),
 )
 
-
+# These options make a client send by other means than one transport of its own.
+_OTHER_WAYS = {"transport", "proxy", "proxies", "mounts"}
+_PROXY_SCHEMES = {"http", "https", "all"}
 _OF_A_TRANSPORT = {"verify", "cert", "trust_env", "http1", "http2", "limits"}
+_TAKES_SOCKET_OPTIONS = "socket_options" in signature(httpx.HTTPTransport).parameters  # since httpx 0.25
 
-_TAKES_SOCKET_OPTIONS = "socket_options" in signature(httpx.HTTPTransport).parameters  # httpx 0.25 was the first
 
+def connection_options(http_options: dict[str, Any], transport: Any = None) -> dict[str, Any]:
+    """Complete the options of an HTTP client: trust, pool and sockets, where the caller has not chosen them.
 
-def connecting(http_options: dict[str, Any], transport: Any = None) -> dict[str, Any]:
-    """Complete the options of an HTTP client: trust, pool, sockets and proxies, where the caller has not chosen them.
-
-    Args:
-        http_options: The caller's options.
-        transport: The class of transport to make, `httpx.HTTPTransport` or its asynchronous twin; without one the
-            client makes its own, which then has no socket options.
-
-    Returns:
-        The options for the client. A transport of the caller's is left as it is, with all that would belong to it.
+    `transport` is the class of transport that the client uses. If a proxy is configured, the options contain no
+    transport: the HTTP library makes the connections, and `set_keep_alive()` sets the options of their sockets later.
     """
     if {"transport", "proxies"} & http_options.keys():
         return http_options
@@ -68,65 +59,26 @@ def connecting(http_options: dict[str, Any], transport: Any = None) -> dict[str,
         keepalive_expiry=KEPT_IDLE,
     )
     options: dict[str, Any] = {"limits": limits} | _with_shared_tls(http_options)
-    if transport is None or not _TAKES_SOCKET_OPTIONS:
+    proxied = _OTHER_WAYS & options.keys() or (options.get("trust_env", True) and _PROXY_SCHEMES & getproxies().keys())
+    if transport is None or proxied or not _TAKES_SOCKET_OPTIONS:
         return options
     made_of = {name: options[name] for name in _OF_A_TRANSPORT & options.keys()}
-    # A client that is given a transport reads no proxies from the environment, so that is done here.
-    proxy = options.pop("proxy", None)
-    proxies = {"all://": proxy} if proxy else environment_proxies() if options.get("trust_env", True) else {}
-    mounts: dict[str, Any] = {at: to and transport(**made_of, proxy=_proxy(to)) for at, to in proxies.items()}
-    mounts |= options.get("mounts") or {}
-    return options | {"transport": transport(**made_of, socket_options=_socket_options()), "mounts": mounts}
+    return options | {"transport": transport(**made_of, socket_options=_socket_options())}
 
 
-def environment_proxies() -> dict[str, str | None]:
-    """Read the proxies of the environment as the HTTP library does, in the form of its `mounts`; None is no proxy."""
-    told = getproxies()
-    proxies = {
-        f"{scheme}://": told[scheme] if "://" in told[scheme] else f"http://{told[scheme]}"
-        for scheme in ("http", "https", "all")
-        if told.get(scheme)
-    }
-    without = [host.strip() for host in told.get("no", "").split(",")]
-    if not proxies or "*" in without:
-        return {}
-    patterns = map(_pattern, filter(None, without))
-    return proxies | dict.fromkeys(pattern for pattern in patterns if _is_valid(pattern))
-
-
-def _pattern(host: str) -> str:
-    """Write an entry of NO_PROXY as a pattern of the HTTP library: a name stands for what lies below it as well."""
-    if "://" in host:
-        return host
-    with suppress(ValueError):
-        return f"all://[{host}]" if ip_address(host.partition("/")[0]).version == 6 else f"all://{host}"  # noqa: PLR2004  # IPv6
-    return f"all://{host}" if host.lower() == "localhost" or host.startswith(("[", "*")) else f"all://*{host}"
-
-
-def _is_valid(pattern: str) -> bool:
-    try:
-        httpx.URL(pattern)
-    except httpx.InvalidURL:
-        return False
-    return True
-
-
-def _proxy(given: Any) -> Any:
-    return httpx.Proxy(given) if isinstance(given, (str, httpx.URL)) else given
-
-
-def keep_alive(response: httpx.Response) -> None:
-    """Set the socket options when a first answer has come through a proxy: on its way there httpcore takes none."""
+def set_keep_alive(response: httpx.Response) -> None:
+    """Turn TCP keep-alive on when the first headers have come over a connection that the HTTP library made."""
     stream = response.extensions.get("network_stream")
     connection = stream and stream.get_extra_info("socket")
-    if connection and not connection.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE):
-        for option in _socket_options():
-            connection.setsockopt(*option)
+    with suppress(OSError):  # the server has closed the connection
+        if connection and not connection.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE):
+            for option in _socket_options():
+                connection.setsockopt(*option)
 
 
-@lru_cache(maxsize=1)
+@cache
 def _socket_options() -> tuple[tuple[int, int, int], ...]:
-    """List the options of `_TCP_OPTIONS` that this system takes; one that it refuses would fail every connection."""
+    """List the options that this system takes. An option that it refuses would make every connection fail."""
     wanted = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
     wanted += [(socket.IPPROTO_TCP, getattr(socket, name), n) for name, n in _TCP_OPTIONS if hasattr(socket, name)]
     taken: list[tuple[int, int, int]] = []
@@ -140,15 +92,15 @@ def _socket_options() -> tuple[tuple[int, int, int], ...]:
 
 @lru_cache(maxsize=8)
 def _tls_context(trust_env: bool, _http2: bool, *_trust: Any) -> ssl.SSLContext:  # noqa: FBT001  # a cache key
-    """Build the context that openai's own HTTP library would, once for all clients with the same trust settings."""
+    """Build the context of the HTTP library once for all clients with the same trust settings."""
     return httpx.create_ssl_context(trust_env=trust_env)
 
 
 def _with_shared_tls(http_options: dict[str, Any]) -> dict[str, Any]:
-    """Spare a client the 20 ms and 0.8 MB of a TLS context of its own, unless it has other TLS options.
+    """Share TLS contexts between clients, because each takes 20 ms and 0.8 MB. Connections are never shared.
 
-    Shared is the context alone, never a connection or client. What decides whom to trust is part of the key, files with
-    their times; so is the HTTP version, for which the HTTP library sets a mark on the context.
+    The key of a context holds what decides whom to trust, with the times of files, and the HTTP version, which the HTTP
+    library writes into the context.
     """
     if http_options.get("verify", True) is not True or "cert" in http_options:
         return http_options
@@ -156,6 +108,6 @@ def _with_shared_tls(http_options: dict[str, Any]) -> dict[str, Any]:
     trust = [os.environ.get(name) for name in ("SSL_CERT_FILE", "SSL_CERT_DIR", "SSLKEYLOGFILE")]
     times: list[float] = []
     for path in filter(None, trust[:2]):
-        with suppress(OSError):  # the HTTP library will say it better
-            times.append(os.stat(path).st_mtime)  # noqa: PTH116  # a path is made for nothing
+        with suppress(OSError):  # the HTTP library reports it
+            times.append(Path(path).stat().st_mtime)
     return http_options | {"verify": _tls_context(trust_env, http2, *trust, *times)}

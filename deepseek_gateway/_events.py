@@ -12,20 +12,20 @@ Object: TypeAlias = dict[str, Any]
 
 
 def as_events(answer: Object) -> bytes:
-    """Turn a whole answer into the stream that was asked for; guardrails make the gateway answer so.
+    """Turn a whole answer into events. The gateway answers a streamed call with JSON when guardrails are on.
 
     (Cloudflare docs: features/guardrails/usage-considerations.)
     """
     if answer.get("object") == "response":
         events = [f"event: {event['type']}\ndata: {json.dumps(event)}\n\n" for event in _response_events(answer)]
         return "".join(events).encode()
-    # Of a plain completion (FIM), the whole answer has the form of a chunk already.
+    # A plain completion (FIM) has the form of a chunk already.
     chunks = [answer] if answer.get("object") == "text_completion" else _chunks(answer)
     return "".join(f"data: {json.dumps(chunk)}\n\n" for chunk in chunks).encode() + b"data: [DONE]\n\n"
 
 
 def _chunks(answer: Object) -> Iterator[Object]:
-    """Cut a chat completion into chunks as DeepSeek sends them: thinking, text, tool calls, reason and usage last."""
+    """Cut a chat completion into chunks in DeepSeek's order: thinking, text, tool calls, finish reason and usage."""
     common = {key: value for key, value in answer.items() if key not in {"object", "choices", "usage"}}
     common["object"] = "chat.completion.chunk"
     choices: list[Object] = answer["choices"]
@@ -33,25 +33,21 @@ def _chunks(answer: Object) -> Iterator[Object]:
         index = choice.get("index", number)
         message: Object = dict(choice["message"])
         tools: list[Object] = message.pop("tool_calls", None) or []
-        finish = {"finish_reason": choice.get("finish_reason")}
         first = {"role": message.pop("role", "assistant")}
         deltas: list[Object] = [first, *({key: value} for key, value in message.items() if value)]
         deltas.sort(key=lambda delta: "content" in delta)  # thinking comes before the answer
         deltas += [{"tool_calls": [{"index": position, **call}]} for position, call in enumerate(tools)]
         for position, delta in enumerate(deltas):
             last = position == len(deltas) - 1
-            told = {
-                "logprobs": choice.get("logprobs") if last else None,
-                **(finish if last else {"finish_reason": None}),
-            }
-            chunk = {**common, "choices": [{"index": index, "delta": delta, **told}]}
+            end = {name: choice.get(name) if last else None for name in ("logprobs", "finish_reason")}
+            chunk = {**common, "choices": [{"index": index, "delta": delta, **end}]}
             if last and number == len(choices) - 1 and "usage" in answer:
                 chunk["usage"] = answer["usage"]
             yield chunk
 
 
 def _response_events(answer: Object) -> Iterator[Object]:
-    """Tell a `/responses` object event by event, numbered, the whole of it last."""
+    """Cut a `/responses` object into numbered events. The last event holds the whole object."""
     for number, event in enumerate(_unnumbered_events(answer)):
         yield {"type": event.pop("type"), "sequence_number": number, **event}
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from ipaddress import ip_address
 from typing import Literal, NamedTuple, TypeAlias, get_args
 from urllib.parse import urlsplit
 
@@ -13,110 +15,50 @@ endpoint (needed for dynamic routes), `rest` the REST API of `api.cloudflare.com
 ROUTES: tuple[str, ...] = get_args(Route)
 
 
-class Setting(NamedTuple):
-    """One setting: its field in `GatewayConfig`, the variables it is read from, and what to tell a person."""
+_Rule: TypeAlias = Callable[[str], str | None]
+"""Says which rule a value breaks and what to do, as the rest of a sentence about it. None: the value is fine."""
 
-    field: str
-    variables: tuple[str, ...]
-    default: str | None
-    meaning: str
-    source: str
-    secret: bool = False
-
-
-SETTINGS = (
-    Setting(
-        "account_id",
-        ("CLOUDFLARE_ACCOUNT_ID",),
-        None,
-        "Cloudflare account id; not needed when the endpoint is set",
-        "Cloudflare dashboard, Account home, menu beside the account's name, Copy account ID",
-    ),
-    Setting(
-        "gateway_id",
-        ("CLOUDFLARE_AI_GATEWAY_ID",),
-        "default",
-        "name of the gateway",
-        "Cloudflare dashboard, AI, AI Gateway",
-    ),
-    Setting(
-        "api_key",
-        ("DEEPSEEK_API_KEY", "DEEPSEEK_TOKEN"),
-        None,
-        "your DeepSeek key; leave it out when the key is stored at Cloudflare",
-        "platform.deepseek.com, API keys",
-        secret=True,
-    ),
-    Setting(
-        "gateway_token",
-        ("CF_AIG_TOKEN",),
-        None,
-        "Cloudflare API token, which gateways ask for unless that is switched off: with AI Gateway Run for the provider"
-        " and compat routes, with Workers AI Read for rest",
-        "Cloudflare dashboard, My Profile, API Tokens",
-        secret=True,
-    ),
-    Setting(
-        "route",
-        ("DEEPSEEK_GATEWAY_ROUTE",),
-        "provider",
-        "provider, compat or rest",
-        "your choice",
-    ),
-    Setting(
-        "endpoint",
-        ("DEEPSEEK_GATEWAY_ENDPOINT",),
-        None,
-        "custom domain or local emulator, in place of Cloudflare's own host",
-        "Cloudflare dashboard, AI, AI Gateway, Settings, Custom domains",
-    ),
+_KEY_RULES = (
+    (r"(?i)^bearer(\s|$)", "begins with 'Bearer'; give the key alone, the prefix is added for you"),
+    (r"[\s\x00-\x1f\x7f]", "holds white space, a line break or a control character; copy the key again, in one piece"),
+    (r"[^\x00-\x7f]", "holds a character outside ASCII, which no key has; copy the key again"),
+    (r"^['\"]", "is in quotation marks; leave them out"),
+    (r"^[<{$]", "is a placeholder from some documentation; put your own key in its place"),
 )
-"""The only place where the variables are spelled; error texts and README's table are made from it."""
-
-VARIABLE = {setting.field: setting.variables[0] for setting in SETTINGS}
-"""The variable to name for a field."""
 
 
 def _key_rule(key: str) -> str | None:
-    """What is wrong with a key or token: it travels in an HTTP header and must fit there."""
-    if re.match(r"bearer(\s|$)", key, re.IGNORECASE):
-        return "begins with 'Bearer'; give the key alone, the prefix is added for you"
-    if re.search(r"[\s\x00-\x1f\x7f]", key):
-        return "holds white space, a line break or a control character; copy the key again, in one piece"
-    if not key.isascii():
-        return "holds a character outside ASCII, which no key has; copy the key again"
-    if key[0] in "'\"":
-        return "is in quotation marks; leave them out"
-    return "is a placeholder out of some documentation; put your own in its place" if key[0] in "<{$" else None
+    """Check a key or token: it travels in an HTTP header and must fit there."""
+    return next((sentence for pattern, sentence in _KEY_RULES if re.search(pattern, key)), None)
 
 
 _PLACEHOLDER = re.compile(r"[{}<>$]|^(your[-_])?((cf|cloudflare)[-_])?(account|gateway)[-_](id|name)$", re.IGNORECASE)
 
 
 def _id_rule(value: str) -> str | None:
-    """What is wrong with an account or gateway id: it becomes one segment of the URL's path."""
+    """Check an account or gateway id: it becomes one segment of the URL's path."""
     if "://" in value:
         return f"is a URL; give the id alone (a whole URL goes into {VARIABLE['endpoint']})"
     if _PLACEHOLDER.search(value):
-        return "is a placeholder out of some documentation; put your own id in its place"
+        return "is a placeholder from some documentation; put your own id in its place"
     if bad := re.search(r"[^A-Za-z0-9._~!&()*+,:=@-]", value):
-        return f"holds {bad.group()!r}, which an id cannot; give the id alone, as the dashboard shows it"
+        return f"holds {bad.group()!r}, which no id has; give the id alone, as the dashboard shows it"
     return "is no id; give it as the dashboard shows it" if value in {".", ".."} else None
 
 
 def _route_rule(value: str) -> str | None:
-    """What is wrong with a route."""
+    """Check a route."""
     return None if value in ROUTES else f"is no route; it must be one of {', '.join(ROUTES)}"
 
 
-# What people append to a base URL out of habit, and the SDK or this library appends by itself.
+# People append these to a base URL out of habit. The SDK or this library appends them by itself.
 _APPENDED = re.compile(
     r"(/(deepseek|compat|v1|beta|run|chat|completions|responses|embeddings|models|messages|user/balance))+$",
     re.IGNORECASE,
 )
-# A gateway may itself be called "deepseek": account and gateway are the two segments after /v1.
+# A gateway may be called "deepseek", so the two segments after /v1 are not looked at.
 _ACCOUNT_AND_GATEWAY = re.compile(r"/v1/(?!chat/completions\b)[^/]+/[^/]+")
-# What comes before the route at Cloudflare's own hosts (Cloudflare docs: usage/providers/deepseek, usage/rest-api).
+# The path before the route at Cloudflare's own hosts (Cloudflare docs: usage/providers/deepseek, usage/rest-api).
 _CLOUDFLARE = {
     "gateway.ai.cloudflare.com": r"/v1/[^/]+/[^/]+",
     "api.cloudflare.com": r"/client/v4/accounts/[^/]+/ai",
@@ -124,16 +66,18 @@ _CLOUDFLARE = {
 
 
 def _endpoint_rule(endpoint: str) -> str | None:  # noqa: C901, PLR0911  # a list of rules, one sentence each
-    """What is wrong with an endpoint; where a right value can be told, it is."""
+    """Check an endpoint. Where the right value is known, the sentence gives it."""
     if re.search(r"[\s\x00-\x1f\x7f\\]", endpoint):
-        return "holds white space, a control character or a backslash; give it as one plain URL"
+        return "contains white space, a control character or a backslash; give it as one plain URL"
     try:
         url = urlsplit(endpoint)
         _ = url.port
     except ValueError:
         return "is not a valid URL; give it like https://ai.example.com"
     if "@" in url.netloc:
-        return f"holds a user name or password; secrets go into {VARIABLE['api_key']} and {VARIABLE['gateway_token']}"
+        return (
+            f"contains a user name or password; secrets go into {VARIABLE['api_key']} and {VARIABLE['gateway_token']}"
+        )
     if url.query or url.fragment or endpoint.endswith(("?", "#")):
         return "has a query or fragment; leave out everything from the first '?' or '#'"
     if url.scheme not in {"http", "https"} or not url.hostname:
@@ -141,7 +85,7 @@ def _endpoint_rule(endpoint: str) -> str | None:  # noqa: C901, PLR0911  # a lis
     if not re.fullmatch(r"[0-9a-f:.]*:[0-9a-f:.]*|[^\W_](?:[\w.-]*[^\W_])?", url.hostname):
         return "has no valid host; give it like https://ai.example.com"
     if re.search(r"[{}<>$]", endpoint):
-        return "holds a placeholder out of some documentation; put your own value in its place"
+        return "contains a placeholder from some documentation; put your own value in its place"
     if url.scheme == "http" and not _is_loopback(url.hostname):
         return f"would send your keys unencrypted to {url.hostname}; use https (plain http is for loopback hosts only)"
     kept = _ACCOUNT_AND_GATEWAY.match(url.path)
@@ -156,34 +100,93 @@ def _endpoint_rule(endpoint: str) -> str | None:  # noqa: C901, PLR0911  # a lis
 
 
 def _is_loopback(host: str) -> bool:
-    """Whether a host is this machine, so that plain http to it leaves no wire to listen on."""
-    from ipaddress import ip_address  # noqa: PLC0415  # rarely needed
-
+    """Whether a host is this machine, so that plain http never leaves it."""
     try:
         return ip_address(host).is_loopback
     except ValueError:
         return host == "localhost" or host.endswith(".localhost")
 
 
-RULES = {
-    "account_id": _id_rule,
-    "gateway_id": _id_rule,
-    "api_key": _key_rule,
-    "gateway_token": _key_rule,
-    "route": _route_rule,
-    "endpoint": _endpoint_rule,
-}
-"""By field, what is wrong with a value; None when nothing is."""
+class Setting(NamedTuple):
+    """One setting: its field in `GatewayConfig`, its variables, the rule for its values, and what a person needs."""
+
+    field: str
+    variables: tuple[str, ...]
+    rule: _Rule
+    default: str | None
+    meaning: str
+    source: str
+    secret: bool = False
+
+
+SETTINGS = (
+    Setting(
+        "account_id",
+        ("CLOUDFLARE_ACCOUNT_ID",),
+        _id_rule,
+        None,
+        "Cloudflare account id; not needed when the endpoint is set",
+        "Cloudflare dashboard, Account home, menu beside the account's name, Copy account ID",
+    ),
+    Setting(
+        "gateway_id",
+        ("CLOUDFLARE_AI_GATEWAY_ID",),
+        _id_rule,
+        "default",
+        "name of the gateway",
+        "Cloudflare dashboard, AI, AI Gateway",
+    ),
+    Setting(
+        "api_key",
+        ("DEEPSEEK_API_KEY", "DEEPSEEK_TOKEN"),
+        _key_rule,
+        None,
+        "your DeepSeek key; leave it out when the key is stored at Cloudflare",
+        "platform.deepseek.com, API keys",
+        secret=True,
+    ),
+    Setting(
+        "gateway_token",
+        ("CF_AIG_TOKEN",),
+        _key_rule,
+        None,
+        "Cloudflare API token, which gateways ask for unless that is switched off: with AI Gateway Run for the provider"
+        " and compat routes, with Workers AI Read for rest",
+        "Cloudflare dashboard, My Profile, API Tokens",
+        secret=True,
+    ),
+    Setting("route", ("DEEPSEEK_GATEWAY_ROUTE",), _route_rule, "provider", "provider, compat or rest", "your choice"),
+    Setting(
+        "endpoint",
+        ("DEEPSEEK_GATEWAY_ENDPOINT",),
+        _endpoint_rule,
+        None,
+        "custom domain or local emulator, in place of Cloudflare's own host",
+        "Cloudflare dashboard, AI, AI Gateway, Settings, Custom domains",
+    ),
+)
+"""The only place that spells the variables. Error texts and README's table are made from it."""
+
+VARIABLE = {setting.field: setting.variables[0] for setting in SETTINGS}
+"""The variable to name for a field."""
 
 DEFAULT_MODEL = "deepseek-flash"
-"""The model to use where a person names none, and the one that examples name."""
+"""The model that the command line and the emulator's examples ask for."""
+
+
+class OpenAIVariable(NamedTuple):
+    """How a bare OpenAI client uses a variable, and the header lines that it makes of the value."""
+
+    use: str
+    header: str = ""
+
 
 OPENAI_VARIABLES = {
-    "OPENAI_API_KEY": "sends it as the key, unless the program gives another",
-    "OPENAI_ADMIN_KEY": "sends it as the key of some calls",
-    "OPENAI_ORG_ID": "sends it as OpenAI-Organization",
-    "OPENAI_PROJECT_ID": "sends it as OpenAI-Project",
-    "OPENAI_CUSTOM_HEADERS": "sends every header that it lists",
-    "OPENAI_BASE_URL": "sends all requests to it, unless the program gives another URL",
+    "OPENAI_API_KEY": OpenAIVariable("as the key, unless it is given one"),
+    "OPENAI_ADMIN_KEY": OpenAIVariable("as the key of some calls", "Authorization: Bearer {}"),
+    "OPENAI_ORG_ID": OpenAIVariable("as the header OpenAI-Organization", "OpenAI-Organization: {}"),
+    "OPENAI_PROJECT_ID": OpenAIVariable("as the header OpenAI-Project", "OpenAI-Project: {}"),
+    "OPENAI_CUSTOM_HEADERS": OpenAIVariable("as headers, one for each line", "{}"),
+    "OPENAI_BASE_URL": OpenAIVariable("as the address of every request, unless it is given one"),
 }
-"""The variables that a bare OpenAI client reads, and what the client does with each (read in the SDK's source)."""
+"""The variables that a bare OpenAI client reads, whatever its base URL is (measured, and read in the SDK's source)."""

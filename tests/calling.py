@@ -1,4 +1,4 @@
-"""How tests call: a client of each flavour, one question, and the credentials that it is asked with."""
+"""Make calls with a client of either flavour, and collect the results, the streams and the errors."""
 
 from __future__ import annotations
 
@@ -7,16 +7,18 @@ import os
 from typing import TYPE_CHECKING, Any
 
 import openai
+import pytest
 
-from deepseek_gateway import create_async_client, create_client
+from deepseek_gateway import ConfigError, GatewayConfig, create_async_client, create_client
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
-    from deepseek_gateway import GatewayConfig
+    Call = Callable[..., Any]
+    ConfigAt = Callable[..., GatewayConfig]
 
 LAUNCH_ENVIRONMENT = dict(os.environ)
-"""What pytest was started with, for recording from the live service."""
+"""The environment in which pytest was started. Recording from the live service needs its settings."""
 
 KEY = "deepseek-test-key"
 TOKEN = "cloudflare-test-token"
@@ -28,13 +30,24 @@ ROUTE_PATH = {
     "rest": "/client/v4/accounts/acct/ai/v1",
 }
 
+FLAVOURS = ["sync", "httpx", *(["aiohttp"] if hasattr(openai, "DefaultAioHttpClient") else [])]
+"""The kinds of client. Old versions of openai have no aiohttp client. The header of the test run lists the flavours."""
+
 
 def chat(client: Any, **extra: Any) -> Any:
     return client.chat.completions.create(**{"model": "deepseek-flash", "messages": MESSAGES, **extra})
 
 
+def streamed(client: Any) -> Any:
+    return chat(client, stream=True)
+
+
+def responses_streamed(client: Any) -> Any:
+    return client.responses.create(model="m", input="x", stream=True)
+
+
 def run(flavour: str, config: GatewayConfig, use: Callable[[Any], Any], **options: Any) -> Any:
-    """Make a client, use it once and close it; what `use` returns is awaited and a stream read to its end."""
+    """Create a client, call `use(client)` and close the client. Await the result, and read a stream to its end."""
     if flavour == "sync":
         with create_client(config, **options) as client:
             result = use(client)
@@ -50,5 +63,58 @@ def run(flavour: str, config: GatewayConfig, use: Callable[[Any], Any], **option
     return asyncio.run(main())
 
 
-FLAVOURS = ["sync", "httpx", *(["aiohttp"] if hasattr(openai, "DefaultAioHttpClient") else [])]
-"""How a client can be made; old versions of openai have no aiohttp client, which the header of the run tells."""
+def one_by_one(client: Any, uses: Sequence[Callable[[Any], Any]]) -> Any:
+    """Make several calls on the same client, each after the one before has ended."""
+    if not isinstance(client, openai.AsyncOpenAI):
+        return [use(client) for use in uses]
+
+    async def main() -> list[Any]:
+        return [await use(client) for use in uses]
+
+    return main()
+
+
+def failing(call: Call, config: GatewayConfig, use: Callable[[Any], Any] = chat, **options: Any) -> Any:
+    """Make a call that must raise an `openai.APIStatusError`, and give the error."""
+    with pytest.raises(openai.APIStatusError) as caught:
+        call(config, use, **({"max_retries": 1} | options))
+    return caught.value
+
+
+class Collected(list[Any]):
+    """The items of a stream until it ended or raised `error`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.error: Any = None
+
+
+def collect(flavour: str, config: GatewayConfig, use: Callable[[Any], Any], **options: Any) -> Collected:
+    """Read a stream to its end, and keep the items that came before an error."""
+    got = Collected()
+    if flavour == "sync":
+        with create_client(config, **options) as client:
+            try:
+                for item in use(client):
+                    got.append(item)
+            except openai.OpenAIError as error:
+                got.error = error
+        return got
+
+    async def main() -> None:
+        async with create_async_client(config, transport=flavour, **options) as client:  # type: ignore[arg-type]
+            try:
+                async for item in await use(client):
+                    got.append(item)
+            except openai.OpenAIError as error:
+                got.error = error
+
+    asyncio.run(main())
+    return got
+
+
+def config_error(environ: dict[str, str], **options: Any) -> ConfigError:
+    """Read settings that must be refused, and give the error."""
+    with pytest.raises(ConfigError) as caught:
+        GatewayConfig.from_env(environ, **options)
+    return caught.value

@@ -1,4 +1,4 @@
-"""The recorded exchanges: what is asked in each, and what must hold of the answer, also of the real service's."""
+"""The recorded exchanges: how to make each, and the assertions on its result, which hold for the live service too."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def streams(chunks: list[Any]) -> None:
 
 
 def streams_in_one_piece(chunks: list[Any]) -> None:
-    """Guardrails make the gateway answer a stream with one JSON body."""
+    """With guardrails, the gateway answers a streamed call with one JSON body."""
     deltas = [chunk.choices[0].delta for chunk in chunks]
     assert [delta.content for delta in deltas if delta.content]
     assert [delta for delta in deltas if getattr(delta, "reasoning_content", None)]
@@ -92,7 +92,7 @@ def deepseek_refuses(status: int, kind: str, text: str) -> Callable[[Any], None]
 
 
 def case(name: str, route: str, use: Any, check: Any, *, provoked: Any = None, **settings: Any) -> Any:
-    """Name a cassette, the settings that differ, and what the emulator is to do that no live service does on demand."""
+    """Describe one cassette. `provoked` makes the emulator do what a live service does not do on demand."""
     marks = pytest.mark.default_cassette(f"{name}.yaml")
     return pytest.param(route, settings, use, check, provoked, id=name, marks=marks)
 

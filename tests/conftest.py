@@ -1,7 +1,8 @@
-"""What every test stands on: a clean environment, a loopback server, and one way to call both flavours."""
+"""Fixtures for every test: a clean environment, a loopback server, and one way to call every flavour of client."""
 
 from __future__ import annotations
 
+import logging
 import os
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -26,13 +27,18 @@ def pytest_report_header() -> str:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--record-from", choices=("emulator", "live"), default="emulator", help="What cassettes record.")
+    parser.addoption(
+        "--record-from",
+        choices=("emulator", "live"),
+        default="emulator",
+        help="the service that cassettes are recorded from",
+    )
 
 
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, pytestconfig: pytest.Config) -> None:
-    """Keep the settings and the `.env` of the person who runs the tests out of them."""
-    live = pytestconfig.getoption("--record-from") == "live"  # which may be behind a proxy
+    """Hide the developer's own settings and `.env` from the tests."""
+    live = pytestconfig.getoption("--record-from") == "live"  # the live service may be behind a proxy
     for name in os.environ:
         if name.startswith(OURS) or (name.upper() in PROXIES and not live):
             monkeypatch.delenv(name)
@@ -47,7 +53,7 @@ def gateway() -> Iterator[Loopback]:
 
 @pytest.fixture
 def config_at() -> Callable[..., GatewayConfig]:
-    """Make a configuration that reaches a loopback server as if it were the gateway of account `acct`."""
+    """Make a configuration that takes a loopback server for the gateway `my-gateway` of the account `acct`."""
 
     def make(server: Loopback, **settings: Any) -> GatewayConfig:
         rest = settings.get("route") == "rest"
@@ -65,6 +71,11 @@ def flavour(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def call(flavour: str) -> Callable[..., Any]:
-    """Call `use(client)` on a fresh client of the flavour under test: `call(config, lambda client: ...)`."""
-
+    """Call `use(client)` with a fresh client of the flavour under test: `call(config, lambda client: ...)`."""
     return partial(run, flavour)
+
+
+@pytest.fixture(params=[logging.WARNING, logging.INFO], ids=["INFO off", "INFO on"])
+def info_logging(request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture) -> None:
+    """Run a test both with and without INFO lines, because without a watcher a call takes a shorter path."""
+    caplog.set_level(request.param, logger="deepseek_gateway")

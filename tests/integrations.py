@@ -1,6 +1,7 @@
-"""Other libraries: what README's table says to write makes what they ask with, and they ask through the gateway.
+"""The expressions in README's table of other libraries: each library calls through the gateway.
 
-Not collected with the rest, as one environment cannot hold them all: `nox -s integrations` runs each in its own.
+These tests are not collected with the rest, because one environment cannot hold all the libraries.
+`nox -s integrations` runs each in its own environment.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ WRITTEN = {
     name: (version, expression)
     for name, version, expression in re.findall(r"(?m)^\| ([\w\[\]-]+) ([\d.]+) \| `(.+)` \|$", README)
 }
-"""What is on PyPI: the version that README names, and what it says to write."""
+"""Distribution name -> the version and the expression in README."""
 
 QUESTION = "What is Cloudflare?"
 MESSAGES = [{"role": "user", "content": QUESTION}]
@@ -36,7 +37,7 @@ class Answer(pydantic.BaseModel):
 
 def openai_agents(model: Any) -> Any:
     library: Any = import_module("agents")
-    library.set_tracing_disabled(True)  # it tells OpenAI of every run
+    library.set_tracing_disabled(True)  # tracing reports every run to OpenAI
     return library.Runner.run_sync(library.Agent(name="Asker", model=model), QUESTION).final_output
 
 
@@ -45,8 +46,8 @@ def pydantic_ai(model: Any) -> Any:
 
 
 def instructor(client: Any) -> Any:
-    thoughtless = {"thinking": {"type": "disabled"}}
-    return client.create(model="deepseek-flash", messages=MESSAGES, response_model=Answer, extra_body=thoughtless).text
+    no_thinking = {"thinking": {"type": "disabled"}}
+    return client.create(model="deepseek-flash", messages=MESSAGES, response_model=Answer, extra_body=no_thinking).text
 
 
 def langchain(model: Any) -> Any:
@@ -73,7 +74,7 @@ def dspy(model: Any) -> Any:
     return model(QUESTION)[0]
 
 
-# What is on PyPI -> where the names in its expression come from, and how to ask with what it makes.
+# Distribution name -> the modules that define the names in its expression, and a function that calls the model.
 LIBRARIES: dict[str, tuple[tuple[str, ...], Callable[[Any], Any]]] = {
     "openai-agents": (("agents",), openai_agents),
     "pydantic-ai-slim[openai]": (("pydantic_ai.models.openai", "pydantic_ai.providers.deepseek"), pydantic_ai),
@@ -89,12 +90,12 @@ LIBRARIES: dict[str, tuple[tuple[str, ...], Callable[[Any], Any]]] = {
 
 
 @pytest.mark.parametrize("name", LIBRARIES)
-def test_a_library_asks_through_the_gateway(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_library_calls_through_gateway(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     version, expression = WRITTEN[name]
     modules, ask = LIBRARIES[name]
-    assert metadata.version(name.partition("[")[0]) == version, "README names the version that was tried"
+    assert metadata.version(name.partition("[")[0]) == version, "README names another version than the installed one"
     monkeypatch.setenv("OPENAI_API_KEY", "tracer")
-    monkeypatch.setenv("DSPY_CACHEDIR", str(Path.cwd()))  # or it knows the answer from the last run
+    monkeypatch.setenv("DSPY_CACHEDIR", str(Path.cwd()))  # an empty cache, so that the call is not answered from it
     with Emulator() as emulator:
         for variable, value in emulator.environ.items():
             monkeypatch.setenv(variable, value)

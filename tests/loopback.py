@@ -1,4 +1,4 @@
-"""A server on a real loopback socket that keeps what it receives and answers what a test tells it to."""
+"""A server on a real loopback socket. It keeps every request, and a test decides what it answers."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ EVENTS = [
 
 @dataclass(frozen=True)
 class Received:
-    """One request as it arrived; header names in lower case, in the order and number in which they came."""
+    """One request as it arrived. Header names are in lower case; order and repetitions are kept."""
 
     method: str
     path: str
@@ -49,10 +49,10 @@ class Received:
 
 @dataclass
 class Answer:
-    """What to answer; a body that is not bytes is sent as JSON, a list as an event stream.
+    """One response. Bytes are sent as they are, a list as an event stream, and any other body as JSON.
 
-    A tuple of bytes is sent piece by piece, as an event stream unless the headers say otherwise, and ends as `ending`
-    says: "clean", "broken" (the connection is closed in the middle) or "stall" (nothing more comes).
+    A tuple of bytes is sent piece by piece, as an event stream unless the headers say otherwise. `ending` decides how
+    such a response ends: "clean", "broken" (the connection is closed in the middle) or "stall" (nothing more comes).
     """
 
     body: Any = None
@@ -62,12 +62,12 @@ class Answer:
 
 
 def completion(request: Received) -> Answer:
-    """Answer a chat request as DeepSeek does, streamed if it asks for that."""
+    """Answer a chat request as DeepSeek does, with a stream if the request asks for one."""
     return Answer(EVENTS if request.body and request.json.get("stream") else COMPLETION)
 
 
 class Loopback:
-    """The running server: where it is, and what it has received so far."""
+    """The running server: its address, and the requests and connections so far."""
 
     def __init__(self, answer: Callable[[Received], Answer]) -> None:
         self.answer = answer
@@ -82,7 +82,7 @@ class Loopback:
         return self.received[-1]
 
     def until(self, condition: Callable[[], bool], seconds: float = 2) -> bool:
-        """Wait for something that happens on the server's threads."""
+        """Wait until a condition holds that the threads of the server bring about."""
         deadline = time.monotonic() + seconds
         while not condition() and time.monotonic() < deadline:
             time.sleep(0.005)
@@ -90,7 +90,7 @@ class Loopback:
 
 
 @contextmanager
-def serve(  # noqa: C901  # http.server's way
+def serve(  # noqa: C901  # http.server takes classes, and they close over the arguments
     answer: Callable[[Received], Answer] = completion, *, context: ssl.SSLContext | None = None
 ) -> Iterator[Loopback]:
     """Serve on a free port of 127.0.0.1 until the block ends, over TLS if there is a context."""
@@ -99,6 +99,7 @@ def serve(  # noqa: C901  # http.server's way
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
         timeout = 30
+        disable_nagle_algorithm = True  # or a body waits 40 ms for the acknowledgement of its headers
 
         def setup(self) -> None:
             loopback.connections += 1
@@ -141,14 +142,14 @@ def serve(  # noqa: C901  # http.server's way
         def _send_pieces(self, answer: Answer) -> None:
             for piece in answer.body:
                 self.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece))
-                time.sleep(0.001)  # or the pieces may arrive as one
+                time.sleep(0.001)  # without the pause, two pieces may arrive as one
             if answer.ending == "clean":
                 self.wfile.write(b"0\r\n\r\n")
             elif answer.ending == "stall":
                 loopback.ended.wait(30)
             self.close_connection = answer.ending != "clean"
 
-        do_GET = do_POST = do_DELETE = handle_any  # noqa: N815  # names that http.server looks for
+        do_GET = do_POST = do_DELETE = handle_any  # noqa: N815  # the names that http.server calls
 
         def _body(self) -> bytes:
             if self.headers.get("transfer-encoding") != "chunked":
@@ -161,11 +162,11 @@ def serve(  # noqa: C901  # http.server's way
             return body
 
         def log_message(self, *args: object) -> None:
-            """Say nothing."""
+            """Write no access log."""
 
     class Server(ThreadingHTTPServer):
         def handle_error(self, *args: object) -> None:
-            """Say nothing of clients that went away."""
+            """Ignore clients that closed their connection early."""
 
     with Server(("127.0.0.1", 0), Handler) as server:
         server.daemon_threads = True
@@ -173,7 +174,7 @@ def serve(  # noqa: C901  # http.server's way
         if context:
             server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
         loopback.url = f"{'https' if context else 'http'}://127.0.0.1:{server.server_address[1]}"
-        thread = threading.Thread(target=server.serve_forever, args=(0.004,), daemon=True)
+        thread = threading.Thread(target=server.serve_forever, args=(0.001,), daemon=True)
         thread.start()
         try:
             yield loopback

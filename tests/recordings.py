@@ -1,4 +1,4 @@
-"""Read the recorded DeepSeek traffic that lies beside the checkout; its INDEX.md says where each folder comes from."""
+"""Read the recorded DeepSeek traffic beside the checkout. Its INDEX.md names the source of each folder."""
 
 import functools
 import json
@@ -21,7 +21,7 @@ SOURCES = (RIG, VERCEL, PRISM, OPENCODE, VELANTRIAN)
 
 required = pytest.mark.skipif(
     not FOLDER.is_dir(),
-    reason="recordings of DeepSeek: no folder shared/recordings beside the checkout, none named by DEEPSEEK_RECORDINGS",
+    reason="no recordings: no folder shared/recordings beside the checkout, and DEEPSEEK_RECORDINGS names none",
 )
 
 JSON = {"content-type": "application/json"}
@@ -30,7 +30,7 @@ EVENTS = {"content-type": "text/event-stream; charset=utf-8"}
 
 @dataclass(frozen=True)
 class Exchange:
-    """One request and its answer; `name` is folder/file, with #2 and so on for the later ones of a file."""
+    """One request and its response. `name` is folder/file, followed by #2 and so on for later exchanges of a file."""
 
     name: str
     method: str
@@ -47,7 +47,7 @@ class Exchange:
 
     @property
     def events(self) -> list[Any]:
-        """The JSON objects of the answer: those of a stream without its [DONE], or the only one."""
+        """The JSON objects of the response: every event of a stream but [DONE], or the one object of the body."""
         return (
             events(self.body)
             if self.headers["content-type"].startswith("text/event-stream")
@@ -56,21 +56,21 @@ class Exchange:
 
 
 def events(body: bytes) -> list[Any]:
-    """Take a stream apart, insisting on DeepSeek's framing: only data lines, a blank line after each, [DONE] last."""
+    """Split a stream into events. DeepSeek writes only data lines, a blank line after each, and [DONE] last."""
     *blocks, done, rest = body.decode().split("\n\n")
     if (done, rest) != ("data: [DONE]", "") or any("\n" in b or not b.startswith("data: ") for b in blocks):
-        raise ValueError(f"not framed as DeepSeek does: {body[:80]!r} ... {body[-80:]!r}")
+        raise ValueError(f"not framed as DeepSeek frames a stream: {body[:80]!r} ... {body[-80:]!r}")
     return [json.loads(block.removeprefix("data: ")) for block in blocks]
 
 
 def files() -> list[Path]:
-    """Give every recording, INDEX.md aside."""
+    """Give the path of every recording."""
     return sorted(path for path in FOLDER.glob("*/*") if path.is_file())
 
 
 @functools.cache
 def exchanges() -> tuple[Exchange, ...]:
-    """Give all recorded exchanges in a fixed order; none when the folder is absent."""
+    """Give all recorded exchanges in a fixed order. Without the folder there are none."""
     readers = {RIG: _rig, VERCEL: _bare, PRISM: _bare, OPENCODE: _opencode, VELANTRIAN: _velantrian}
     return tuple(exchange for path in files() for exchange in readers[path.parent.name](path))
 
@@ -102,7 +102,7 @@ def _rig(path: Path) -> Iterator[Exchange]:
 
 
 def _bare(path: Path) -> Iterator[Exchange]:
-    """Read a body alone, from Vercel or Prism, and make up a request that fits it."""
+    """Read a body of Vercel's or Prism's, which kept no request, and make up a request that fits the body."""
     body = path.read_bytes()
     if path.name.endswith(".chunks.txt"):
         body = b"".join(b"data: %s\n\n" % line for line in [*body.splitlines(), b"[DONE]"])

@@ -112,8 +112,8 @@ def _openai_variables(_: Case) -> Judgement:
     present = [name for name in OPENAI_VARIABLES if os.environ.get(name)]
     if not present:
         return Judgement("pass", "none is set")
-    lines = ["clients of this library send none of these, but a bare OpenAI client would:"]
-    lines += [f"{name}: it {OPENAI_VARIABLES[name]}" for name in present]
+    lines = ["clients of this library send none of these, but a bare OpenAI client sends or uses"]
+    lines += [f"{name} {OPENAI_VARIABLES[name].use}" for name in present]
     return Judgement("warn", "\n".join(lines), f"unset {', '.join(present)}, unless another program needs it")
 
 

@@ -1,4 +1,4 @@
-"""What is public, by name: a name that goes or comes changes this file, and the changelog."""
+"""The public names. A name that is added or removed changes this file and the changelog."""
 
 from __future__ import annotations
 
@@ -28,14 +28,20 @@ PUBLIC = {
 
 
 @pytest.mark.parametrize("module", PUBLIC, ids=lambda module: module.__name__)
-def test_the_public_names_are_these(module: object) -> None:
+def test_public_names_are_those_of_the_list(module: object) -> None:
     assert sorted(module.__all__) == PUBLIC[module]  # type: ignore[attr-defined,index]
 
 
 @pytest.mark.parametrize(
-    ("module", "name"), [(module, name) for module, names in PUBLIC.items() for name in names if name != "Route"]
+    ("module", "name"),
+    [
+        pytest.param(module, name, id=f"{module.__name__}.{name}")
+        for module, names in PUBLIC.items()
+        for name in names
+        if name != "Route"
+    ],
 )
-def test_each_says_what_it_is_for(module: object, name: str) -> None:
+def test_public_name_and_its_methods_have_docstrings(module: object, name: str) -> None:
     thing = getattr(module, name)
     assert len(inspect.getdoc(thing) or "") > 40
     if inspect.isclass(thing):
@@ -43,13 +49,13 @@ def test_each_says_what_it_is_for(module: object, name: str) -> None:
         assert all(inspect.getdoc(method) for method in methods)
 
 
-def test_help_teaches_the_library() -> None:
+def test_help_of_the_package_names_everything_public_and_shows_an_example() -> None:
     taught = pydoc.plain(pydoc.render_doc(deepseek_gateway))
     for name in PUBLIC[deepseek_gateway]:
         assert name in taught
     assert "client = create_client()" in taught
 
 
-def test_what_is_not_there_is_an_attribute_error() -> None:
+def test_misspelled_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="has no attribute 'create_cleint'"):
         deepseek_gateway.create_cleint  # type: ignore[attr-defined]  # noqa: B018

@@ -1,4 +1,4 @@
-"""What happened: recorded calls, the log line of each exchange, and the same read off a response."""
+"""Recorded calls, calls that are read off a response, and the log lines."""
 
 from __future__ import annotations
 
@@ -11,21 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 import openai
 import pytest
-from answers import DONE, LOGGED, SPENT, collect, event, failing, long_form, short_form, streamed
-from calling import KEY, TOKEN, chat, run
+from answers import AT_ONCE, DONE, LOGGED, SPENT, event, long_form, short_form
+from calling import KEY, TOKEN, chat, collect, failing, run, streamed
 from loopback import COMPLETION, Answer, Loopback, completion
 
 from deepseek_gateway import GatewayCall, create_async_client, create_client, gateway_headers, record_calls
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from calling import Call, ConfigAt
 
-    from deepseek_gateway import GatewayConfig
-
-    Call = Callable[..., Any]
-    ConfigAt = Callable[..., GatewayConfig]
-
-TOLD = {
+REPORTED = {
     **LOGGED,
     "cf-aig-cache-status": "HIT",
     "cf-aig-event-id": "event",
@@ -53,8 +48,12 @@ def fields(call: GatewayCall) -> dict[str, Any]:
 
 
 class TestRecordCalls:
-    def test_a_call_holds_all_that_the_gateway_told(self, call: Call, gateway: Loopback, config_at: ConfigAt) -> None:
-        gateway.answer = lambda _: Answer(COMPLETION, headers=TOLD)
+    """A block of `record_calls()` keeps every exchange with the gateway that begins inside it."""
+
+    def test_call_holds_every_value_that_the_gateway_reported(
+        self, call: Call, gateway: Loopback, config_at: ConfigAt
+    ) -> None:
+        gateway.answer = lambda _: Answer(COMPLETION, headers=REPORTED)
         with record_calls() as calls:
             call(config_at(gateway), chat)
         (recorded,) = calls
@@ -62,7 +61,9 @@ class TestRecordCalls:
         assert recorded.elapsed is not None
         assert 0 < recorded.elapsed < 5
 
-    def test_what_it_did_not_tell_is_none(self, call: Call, gateway: Loopback, config_at: ConfigAt) -> None:
+    def test_value_that_the_gateway_did_not_report_is_none(
+        self, call: Call, gateway: Loopback, config_at: ConfigAt
+    ) -> None:
         with record_calls() as calls:
             call(config_at(gateway, route="compat"), chat)
         assert fields(calls[0]) == dict.fromkeys(EXPECTED) | {
@@ -71,24 +72,25 @@ class TestRecordCalls:
             "model": "deepseek-flash",
         }
 
-    def test_every_try_is_a_call_of_its_own(self, call: Call, gateway: Loopback, config_at: ConfigAt) -> None:
-        answers = [
-            Answer(short_form(2005, "x"), 400, {"retry-after-ms": "1"}),
-            Answer(b"x", 500, {"retry-after-ms": "1"}),
-        ]
+    def test_every_retry_is_a_call_of_its_own(self, call: Call, gateway: Loopback, config_at: ConfigAt) -> None:
+        answers = [Answer(short_form(2005, "x"), 400, AT_ONCE), Answer(b"x", 500, AT_ONCE)]
         gateway.answer = lambda _: answers.pop(0) if answers else Answer(COMPLETION)
         with record_calls() as calls:
             call(config_at(gateway), chat)
         assert [(each.status, each.retry) for each in calls] == [(400, 0), (500, 1), (200, 2)]
         assert all(each.elapsed for each in calls)
 
-    def test_an_error_keeps_the_status_as_it_arrived(self, call: Call, gateway: Loopback, config_at: ConfigAt) -> None:
+    def test_call_keeps_the_status_200_of_an_error_that_is_raised_as_502(
+        self, call: Call, gateway: Loopback, config_at: ConfigAt
+    ) -> None:
         gateway.answer = lambda _: Answer({"error": {"message": "no", "type": "t"}})
         with record_calls() as calls:
             error = failing(call, config_at(gateway), max_retries=0)
         assert (calls[0].status, error.status_code) == (200, 502)
 
-    def test_when_nothing_answers_there_is_no_status(self, call: Call, gateway: Loopback, config_at: ConfigAt) -> None:
+    def test_call_without_a_response_has_no_status_but_model_and_elapsed(
+        self, call: Call, gateway: Loopback, config_at: ConfigAt
+    ) -> None:
         config = config_at(gateway, endpoint="http://127.0.0.1:9")
         with record_calls() as calls, pytest.raises(openai.APIConnectionError) as caught:
             call(config, chat, max_retries=0)
@@ -98,7 +100,7 @@ class TestRecordCalls:
         assert recorded.model == "deepseek-flash"
         assert GatewayCall.from_response(caught.value).model == "deepseek-flash"
 
-    def test_an_answer_whose_body_breaks_off_was_an_answer(
+    def test_call_with_a_body_that_breaks_off_keeps_its_status(
         self, call: Call, gateway: Loopback, config_at: ConfigAt, caplog: pytest.LogCaptureFixture
     ) -> None:
         headers = {"content-type": "application/json", **LOGGED}
@@ -111,13 +113,13 @@ class TestRecordCalls:
         assert "no answer" not in caplog.text
         assert gateway.until(lambda: gateway.open_connections == 0)
 
-    def test_a_block_that_is_left_in_another_context_ends_in_peace(self) -> None:
+    def test_block_that_is_left_in_another_context_raises_nothing(self) -> None:
         block = record_calls()
         calls = contextvars.copy_context().run(block.__enter__)
         block.__exit__(None, None, None)
         assert calls == []
 
-    def test_watching_changes_no_byte_of_a_download(self, gateway: Loopback, config_at: ConfigAt) -> None:
+    def test_recording_changes_no_byte_of_a_download(self, gateway: Loopback, config_at: ConfigAt) -> None:
         body = gzip.compress(b"x" * 1000)
         headers = {"content-type": "application/octet-stream", "content-encoding": "gzip"}
         gateway.answer = lambda _: Answer(body, headers=headers)
@@ -128,16 +130,18 @@ class TestRecordCalls:
         ):
             assert b"".join(response.http_response.iter_raw()) == body
 
-    def test_a_refused_model_is_no_exchange(self, call: Call, gateway: Loopback, config_at: ConfigAt) -> None:
+    def test_request_that_is_refused_before_traffic_is_not_recorded(
+        self, call: Call, gateway: Loopback, config_at: ConfigAt
+    ) -> None:
         with record_calls() as calls:
             failing(call, config_at(gateway), lambda client: chat(client, model="dynamic/x"))
         assert calls == []
 
-    def test_a_stream_appears_with_its_headers_and_is_complete_at_its_end(
+    def test_stream_is_recorded_with_its_headers_and_elapsed_is_set_at_its_end(
         self, gateway: Loopback, config_at: ConfigAt
     ) -> None:
         gateway.answer = lambda _: Answer(
-            (event("a"), event("b"), DONE), headers={"content-type": "text/event-stream", **TOLD}
+            (event("a"), event("b"), DONE), headers={"content-type": "text/event-stream", **REPORTED}
         )
         with record_calls() as calls, create_client(config_at(gateway)) as client:
             stream = streamed(client)
@@ -148,8 +152,10 @@ class TestRecordCalls:
             assert len(list(stream)) == 1
             assert calls[0].elapsed
 
-    @pytest.mark.parametrize("pieces", [(event("a"), event("b"), DONE), (event("a"), event("b")), ()])
-    def test_so_it_is_in_every_flavour_also_when_it_is_cut(
+    @pytest.mark.parametrize(
+        "pieces", [(event("a"), event("b"), DONE), (event("a"), event("b")), ()], ids=["whole", "cut", "empty"]
+    )
+    def test_stream_is_recorded_once_whether_whole_or_cut(
         self, flavour: str, gateway: Loopback, config_at: ConfigAt, pieces: Any
     ) -> None:
         gateway.answer = lambda _: Answer(pieces)
@@ -158,14 +164,16 @@ class TestRecordCalls:
         (recorded,) = calls
         assert (recorded.status, bool(recorded.elapsed)) == (200, True)
 
-    def test_an_abandoned_stream_is_complete_when_it_is_closed(self, gateway: Loopback, config_at: ConfigAt) -> None:
+    def test_elapsed_of_an_abandoned_stream_is_set_when_it_is_closed(
+        self, gateway: Loopback, config_at: ConfigAt
+    ) -> None:
         gateway.answer = lambda _: Answer((event("a"),), ending="stall")
         with record_calls() as calls, create_client(config_at(gateway)) as client:
             with streamed(client) as stream:
                 next(stream)
             assert calls[0].elapsed
 
-    def test_a_streamed_raw_response_is_complete_at_its_end(self, gateway: Loopback, config_at: ConfigAt) -> None:
+    def test_elapsed_of_a_streaming_response_is_set_at_its_end(self, gateway: Loopback, config_at: ConfigAt) -> None:
         gateway.answer = lambda _: Answer(b"x" * 100_000, headers={"content-type": "application/octet-stream"})
         with record_calls() as calls, create_client(config_at(gateway)) as client:
             with client.files.with_streaming_response.content("file-1") as response:
@@ -173,7 +181,7 @@ class TestRecordCalls:
                 assert len(response.read()) == 100_000
             assert calls[0].elapsed
 
-    def test_nested_blocks_both_see_a_call_and_nothing_is_kept_outside(
+    def test_nested_blocks_both_keep_a_call_and_nothing_is_kept_outside_a_block(
         self, call: Call, gateway: Loopback, config_at: ConfigAt
     ) -> None:
         config = config_at(gateway)
@@ -187,7 +195,9 @@ class TestRecordCalls:
         assert (len(outer), len(inner)) == (3, 1)
         assert inner[0] is outer[1]
 
-    def test_threads_and_tasks_that_are_started_inside_are_seen(self, gateway: Loopback, config_at: ConfigAt) -> None:
+    def test_calls_in_tasks_and_in_threads_with_the_context_are_kept(
+        self, gateway: Loopback, config_at: ConfigAt
+    ) -> None:
         config = config_at(gateway)
 
         def in_a_thread(context: contextvars.Context | None) -> None:
@@ -209,20 +219,26 @@ class TestRecordCalls:
             asyncio.run(in_tasks())
         assert len(calls) == 7
 
-    def test_the_client_may_be_older_than_the_block(self, gateway: Loopback, config_at: ConfigAt) -> None:
+    def test_call_of_a_client_that_is_older_than_the_block_is_kept(
+        self, gateway: Loopback, config_at: ConfigAt
+    ) -> None:
         with create_client(config_at(gateway)) as client, record_calls() as calls:
             chat(client.with_options(timeout=5))
         assert len(calls) == 1
 
-    def test_another_host_is_none_of_its_business(self, call: Call, gateway: Loopback, config_at: ConfigAt) -> None:
+    def test_call_to_a_url_outside_the_base_url_is_not_recorded(
+        self, call: Call, gateway: Loopback, config_at: ConfigAt
+    ) -> None:
         with record_calls() as calls:
             call(config_at(gateway), lambda client: chat(client.with_options(base_url=gateway.url + "/other")))
         assert calls == []
 
 
 class TestFromResponse:
-    def test_of_raw_responses_streams_and_errors(self, gateway: Loopback, config_at: ConfigAt) -> None:
-        gateway.answer = lambda _: Answer(COMPLETION, headers=TOLD)
+    """`GatewayCall.from_response()` reads the same values off whatever holds a response."""
+
+    def test_call_is_read_off_raw_responses_streams_and_errors(self, gateway: Loopback, config_at: ConfigAt) -> None:
+        gateway.answer = lambda _: Answer(COMPLETION, headers=REPORTED)
         with create_client(config_at(gateway)) as client:
             raw = chat(client.with_raw_response)
             for response in (raw, raw.http_response):
@@ -231,29 +247,32 @@ class TestFromResponse:
                 assert call.elapsed
             with chat(client.with_streaming_response) as response:
                 assert fields(GatewayCall.from_response(response)) == EXPECTED
-            gateway.answer = lambda _: Answer((event("a"), DONE), headers={"content-type": "text/event-stream", **TOLD})
+            gateway.answer = lambda _: Answer(
+                (event("a"), DONE), headers={"content-type": "text/event-stream", **REPORTED}
+            )
             stream = streamed(client)
             assert fields(GatewayCall.from_response(stream)) == EXPECTED
             assert GatewayCall.from_response(stream).elapsed is None
             list(stream)
             assert GatewayCall.from_response(stream).elapsed
-            gateway.answer = lambda _: Answer(short_form(2009, "Unauthorized"), 401, TOLD)
+            gateway.answer = lambda _: Answer(short_form(2009, "Unauthorized"), 401, REPORTED)
             with pytest.raises(openai.AuthenticationError) as caught:
                 chat(client)
             assert fields(GatewayCall.from_response(caught.value)) == EXPECTED | {"status": 401}
 
-    def test_what_holds_no_response_is_a_type_error(self) -> None:
+    def test_object_without_a_response_is_a_type_error(self) -> None:
         with pytest.raises(TypeError, match="str holds no HTTP response"):
             GatewayCall.from_response("text")
 
 
 class TestLog:
-    """One INFO line for each exchange, a WARNING with the remedy for each error, and no secret or id of an account."""
+    """Each exchange is one INFO line, and each error a WARNING with the remedy. No line holds a secret."""
 
-    def test_each_exchange_is_one_line(
+    def test_exchange_is_logged_in_one_info_line(
         self, call: Call, gateway: Loopback, config_at: ConfigAt, caplog: pytest.LogCaptureFixture
     ) -> None:
-        gateway.answer = lambda _: Answer(COMPLETION, headers=TOLD)
+        caplog.set_level(logging.INFO, logger="deepseek_gateway")
+        gateway.answer = lambda _: Answer(COMPLETION, headers=REPORTED)
         call(config_at(gateway), chat)
         (line,) = [record for record in caplog.records if record.name == "deepseek_gateway"]
         assert line.levelno == logging.INFO
@@ -261,33 +280,39 @@ class TestLog:
         assert head == f"POST /chat/completions 200 cache=HIT log={LOGGED['cf-aig-log-id']}"
         assert float(elapsed) < 5
 
-    @pytest.mark.parametrize("pieces", [(event("a"), DONE), (event("a"),)])
-    def test_so_it_is_for_a_stream(
+    @pytest.mark.parametrize("pieces", [(event("a"), DONE), (event("a"),)], ids=["whole", "cut"])
+    def test_stream_is_logged_in_one_line(
         self, flavour: str, gateway: Loopback, config_at: ConfigAt, caplog: pytest.LogCaptureFixture, pieces: Any
     ) -> None:
+        caplog.set_level(logging.INFO, logger="deepseek_gateway")
         gateway.answer = lambda _: Answer(pieces)
         collect(flavour, config_at(gateway), streamed)
         assert len([record for record in caplog.records if record.name == "deepseek_gateway"]) == 1
 
-    def test_an_error_is_warned_of_with_its_remedy(
+    def test_error_is_logged_as_a_warning_with_remedy_and_request_id(
         self, call: Call, gateway: Loopback, config_at: ConfigAt, caplog: pytest.LogCaptureFixture
     ) -> None:
         gateway.answer = lambda _: Answer(long_form(429, 2045, SPENT), 429, LOGGED)
         failing(call, config_at(gateway))
         (warning,) = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
         assert "a spend limit of this gateway is reached" in warning
-        assert warning.endswith(f"wait until its period is over, or raise it (request id {LOGGED['cf-aig-log-id']})")
+        assert "; wait until its period is over, or raise " in warning
+        assert warning.endswith(f" (request id {LOGGED['cf-aig-log-id']})")
 
-    def test_no_answer_is_told_as_well(
+    def test_exchange_without_a_response_is_logged_with_the_exception(
         self, call: Call, gateway: Loopback, config_at: ConfigAt, caplog: pytest.LogCaptureFixture
     ) -> None:
+        caplog.set_level(logging.INFO, logger="deepseek_gateway")
         with pytest.raises(openai.APIConnectionError):
             call(config_at(gateway, endpoint="http://127.0.0.1:9"), chat, max_retries=0)
-        assert "POST /chat/completions no answer (Connect" in caplog.text  # ConnectError, with aiohttp ConnectTimeout
+        assert (
+            "POST /chat/completions no answer (Connect" in caplog.text
+        )  # ConnectError, or ConnectTimeout with aiohttp
 
-    def test_it_names_neither_account_nor_gateway_nor_secret(
+    def test_log_lines_name_neither_account_nor_gateway_nor_host_nor_secret(
         self, call: Call, gateway: Loopback, config_at: ConfigAt, caplog: pytest.LogCaptureFixture
     ) -> None:
+        caplog.set_level(logging.INFO, logger="deepseek_gateway")
         gateway.answer = lambda request: (
             Answer(long_form(401, 2009, "x"), 401) if "stream" in request.json else completion(request)
         )
@@ -298,7 +323,7 @@ class TestLog:
         assert len(ours.splitlines()) == 3
         assert not [word for word in (KEY, TOKEN, "acct", "my-gateway", "127.0.0.1") if word in ours]
 
-    def test_logging_is_never_configured(self) -> None:
+    def test_package_configures_no_logging_but_a_null_handler(self) -> None:
         logger = logging.getLogger("deepseek_gateway")
         assert [type(handler) for handler in logger.handlers] == [logging.NullHandler]
         assert (logger.level, logger.propagate) == (logging.NOTSET, True)

@@ -1,4 +1,4 @@
-"""The gateway's options by name and type; what Cloudflare would drop or misread in silence is refused."""
+"""`gateway_headers()`: options become headers, and a value that Cloudflare would drop or misread is refused."""
 
 from __future__ import annotations
 
@@ -13,11 +13,8 @@ from calling import chat
 from deepseek_gateway import gateway_headers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
+    from calling import Call, ConfigAt
     from loopback import Loopback
-
-    from deepseek_gateway import GatewayConfig
 
 GOOD = [
     ({"cache_ttl": 60}, "cf-aig-cache-ttl", "60"),
@@ -107,20 +104,26 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize(("options", "name", "value"), GOOD, ids=[f"{n}-{row[1]}" for n, row in enumerate(GOOD)])
-def test_an_option_is_written_in_the_unit_of_its_header(options: dict[str, Any], name: str, value: str) -> None:
+def name_of(options: dict[str, Any]) -> str:
+    """Give the id of a test, such as `cache_ttl=60`."""
+    ((option, value),) = options.items()
+    return f"{option}={ascii(value)[:40]}"
+
+
+@pytest.mark.parametrize(("options", "name", "value"), GOOD, ids=[name_of(row[0]) for row in GOOD])
+def test_option_becomes_its_header_in_the_unit_of_the_header(options: dict[str, Any], name: str, value: str) -> None:
     assert gateway_headers(**options) == {name: value}
     assert value.isascii()
 
 
-@pytest.mark.parametrize(("options", "rule"), BAD, ids=[f"{n}-{next(iter(row[0]))}" for n, row in enumerate(BAD)])
-def test_a_broken_rule_is_named_with_its_option(options: dict[str, Any], rule: str) -> None:
+@pytest.mark.parametrize(("options", "rule"), BAD, ids=[name_of(row[0]) for row in BAD])
+def test_bad_value_is_refused_with_the_option_and_the_rule(options: dict[str, Any], rule: str) -> None:
     with pytest.raises(ValueError, match=f"^{next(iter(options))}") as caught:
         gateway_headers(**options)
     assert rule in str(caught.value)
 
 
-def test_every_option_is_tried_documented_and_left_out_when_none() -> None:
+def test_every_option_is_tested_and_documented_and_none_leaves_it_out() -> None:
     parameters = list(inspect.signature(gateway_headers).parameters)
     assert {next(iter(options)) for options, *_ in GOOD} == set(parameters)
     documented = inspect.getdoc(gateway_headers) or ""
@@ -128,8 +131,8 @@ def test_every_option_is_tried_documented_and_left_out_when_none() -> None:
     assert gateway_headers(**dict.fromkeys(parameters)) == {}
 
 
-def test_they_travel_with_a_call_a_copy_and_a_client(
-    call: Callable[..., Any], gateway: Loopback, config_at: Callable[..., GatewayConfig]
+def test_gateway_headers_arrive_from_a_call_a_copy_and_a_client(
+    call: Call, gateway: Loopback, config_at: ConfigAt
 ) -> None:
     headers = gateway_headers(cache_key="k", metadata={"名": 1}, max_attempts=2)
 

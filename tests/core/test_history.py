@@ -1,4 +1,4 @@
-"""long_history(): what goes over the wire is what the SDK would have sent, byte by byte."""
+"""`long_history()`: the bytes on the wire are those that the SDK would have sent."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ import pytest
 from calling import run
 from openai.types.chat import ChatCompletionMessage
 
-from deepseek_gateway import GatewayConfig, long_history
+from deepseek_gateway import long_history
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from calling import Call, ConfigAt
     from loopback import Loopback
 
 CALL = {"id": "call_1", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Lisbon"}'}}
@@ -42,8 +43,8 @@ HISTORIES: dict[str, Callable[[], Any]] = {
 
 @pytest.mark.parametrize("route", ["provider", "compat"])
 @pytest.mark.parametrize("name", HISTORIES)
-def test_the_same_bytes_are_sent(
-    call: Callable[..., Any], gateway: Loopback, config_at: Callable[..., GatewayConfig], name: str, route: str
+def test_body_is_byte_for_byte_that_of_the_sdk(
+    call: Call, gateway: Loopback, config_at: ConfigAt, name: str, route: str
 ) -> None:
     history = HISTORIES[name]
 
@@ -61,22 +62,20 @@ def test_the_same_bytes_are_sent(
     assert with_long_history.body == as_the_sdk_does.body
 
 
-def test_what_the_caller_has_stays_as_it_is() -> None:
+def test_messages_of_the_caller_are_not_changed() -> None:
     messages = [ANSWER, {"role": "user", "content": [part("a")]}]
     before = copy.deepcopy(messages)
     long_history(messages)
     assert messages == before
 
 
-def test_a_message_of_text_alone_is_not_copied() -> None:
+def test_message_with_text_only_is_not_copied() -> None:
     message = {"role": "user", "content": "x" * 1_000_000}
     assert long_history([message])["extra_body"]["messages"][0] is message
 
 
-def test_the_sdk_looks_at_no_message(
-    gateway: Loopback, config_at: Callable[..., GatewayConfig], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The work that is saved: the SDK walks over `messages`, and here there is nothing to walk over."""
+def test_sdk_walks_over_no_message(gateway: Loopback, config_at: ConfigAt, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The SDK walks over `messages` in vain, and with long_history() there is nothing to walk over.
     walked: list[object] = []
     transform = openai._utils._transform._transform_recursive  # noqa: SLF001
 

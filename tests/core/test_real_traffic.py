@@ -1,4 +1,4 @@
-"""What DeepSeek really sent: our clients must return it as bare clients do, and the emulator must send the like."""
+"""Recorded traffic of DeepSeek: our clients return what a bare client returns, and the emulator answers alike."""
 
 import asyncio
 import functools
@@ -26,7 +26,10 @@ from deepseek_gateway.emulator import Emulator
 
 pytestmark = recordings.required
 
-ROUTES = {"provider": ("deepseek", ""), "compat": ("compat", "deepseek/")}  # end of the base URL, prefix of the model
+ROUTES = {
+    "provider": ("deepseek", ""),
+    "compat": ("compat", "deepseek/"),
+}  # the end of the base URL, the prefix of the model
 FLAVOURS = {"sync": create_client, "async": create_async_client}
 
 
@@ -37,7 +40,7 @@ class Request:
 
 
 class Replay(ThreadingHTTPServer):
-    """Answers every request with the recorded exchange whose number is in its header `x-exchange`."""
+    """A server that answers every request with a recorded exchange. The header `x-exchange` holds its number."""
 
     daemon_threads = True
 
@@ -47,7 +50,7 @@ class Replay(ThreadingHTTPServer):
         self.requests: list[Request] = []
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Stay silent about connections that clients drop when they are done."""
+        """Ignore connections that clients drop after the response."""
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)
 
@@ -55,7 +58,7 @@ class Replay(ThreadingHTTPServer):
 class Replayed(BaseHTTPRequestHandler):
     server: Replay
     protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True  # so that the pieces of a stream travel one by one
+    disable_nagle_algorithm = True  # the pieces of a stream travel one by one
 
     def do_GET(self) -> None:
         body = self.rfile.read(int(self.headers.get("content-length", 0)))
@@ -75,14 +78,14 @@ class Replayed(BaseHTTPRequestHandler):
         else:
             self.wfile.write(exchange.body)
 
-    do_POST = do_GET  # noqa: N815 - http.server's name
+    do_POST = do_GET  # noqa: N815  # the name that http.server calls
 
     def log_message(self, *_: object) -> None:
         pass
 
 
 def awkward_pieces(body: bytes) -> list[bytes]:
-    """Cut into 1000 bytes each, counted so that the last cut goes through `[DONE]`."""
+    """Cut a body into pieces of 1000 bytes, counted so that the last cut goes through `[DONE]`."""
     first = (len(body) - len(b"NE]\n\n")) % 1000
     return [piece for piece in (body[:first], *(body[i : i + 1000] for i in range(first, len(body), 1000))) if piece]
 
@@ -97,8 +100,8 @@ def replay() -> Iterator[Replay]:
         thread.join()
 
 
-async def answers(client: Any, number: int) -> list[dict[str, Any]]:
-    """Send the recorded request and tell all about each object that came back, the same way for both flavours."""
+async def returned_facts(client: Any, number: int) -> list[dict[str, Any]]:
+    """Send a recorded request, and give the facts of every object that the client returned."""
     request, headers = recordings.exchanges()[number].request_json, {"x-exchange": str(number)}
     try:
         if request is None:
@@ -125,12 +128,12 @@ def facts(model: Any) -> dict[str, Any]:
         "class": type(model).__name__.removeprefix("Async").removeprefix("Sync"),  # AsyncPage, SyncPage
         "request_id": getattr(model, "_request_id", None),  # chunks have none
         "dump": model.model_dump(),
-        "wire": model.model_dump(exclude_unset=True),  # what was in the bytes, as of `to_dict()`
+        "wire": model.model_dump(exclude_unset=True),  # the members that the bytes held, as `to_dict()` gives them
     }
 
 
 def assert_same(expected: Any, got: Any, where: str) -> None:
-    """Compare field by field; types and the order of keys count."""
+    """Compare two values field by field, with their types and the order of their keys."""
     if repr(expected) == repr(got):
         return
     if type(expected) is type(got) is dict and list(expected) == list(got):
@@ -143,7 +146,7 @@ def assert_same(expected: Any, got: Any, where: str) -> None:
         pytest.fail(f"{where}: expected {expected!r:.1000}, got {got!r:.1000}")
 
 
-def test_every_recorded_exchange_is_read() -> None:
+def test_every_recorded_exchange_is_read_under_its_own_name() -> None:
     exchanges = recordings.exchanges()
     assert len(recordings.files()) == 147
     assert len(exchanges) == len({exchange.name for exchange in exchanges}) == 191
@@ -155,19 +158,21 @@ Bare = Callable[[int], tuple[list[dict[str, Any]], Request]]
 
 @pytest.fixture(scope="module")
 def bare(replay: Replay) -> Iterator[Bare]:
-    """Give what the SDK's own client returns, and what it sent; once for all, since parsing takes most of the time."""
+    """Give what a bare client returns and sends. It is cached because parsing takes most of the time."""
     with openai.OpenAI(api_key="fake-key", base_url=f"{replay.endpoint}/deepseek", max_retries=0) as client:
 
         @functools.cache
         def returned(number: int) -> tuple[list[dict[str, Any]], Request]:
-            return asyncio.run(answers(client, number)), replay.requests[-1]
+            return asyncio.run(returned_facts(client, number)), replay.requests[-1]
 
         yield returned
 
 
 @pytest.mark.parametrize("source", recordings.SOURCES)
 @pytest.mark.parametrize("flavour", FLAVOURS)
-def test_our_clients_return_what_a_bare_client_returns(replay: Replay, bare: Bare, flavour: str, source: str) -> None:
+def test_clients_return_what_a_bare_client_returns_for_recorded_exchanges(
+    replay: Replay, bare: Bare, flavour: str, source: str
+) -> None:
     usual = {n: bare(n) for n, exchange in enumerate(recordings.exchanges()) if exchange.source == source}
     asyncio.run(compare(replay, FLAVOURS[flavour], usual))
 
@@ -186,11 +191,11 @@ async def compare(replay: Replay, create: Callable[..., Any], usual: dict[int, A
         for number, (expected, request) in usual.items():
             exchange = recordings.exchanges()[number]
             assert [each["wire"] for each in expected] == exchange.events, exchange.name
-            if trace_id := exchange.headers.get("x-ds-trace-id"):  # ours give DeepSeek's id, where a bare one has none
+            if trace_id := exchange.headers.get("x-ds-trace-id"):  # a bare client does not know DeepSeek's trace id
                 expected = [{**each, "request_id": trace_id} for each in expected]  # noqa: PLW2901
             for route, (slug, prefix) in ROUTES.items():
                 where = f"{exchange.name} on the {route} route"
-                got, sent = await answers(ours[route], number), replay.requests[-1]
+                got, sent = await returned_facts(ours[route], number), replay.requests[-1]
                 assert_same(expected, got, where)
                 assert sent.path == request.path.replace("/deepseek/", f"/{slug}/"), where
                 assert route == "compat" or sent.body == request.body, where
@@ -206,7 +211,7 @@ Ask = Callable[[Exchange, dict[str, Any] | None], Exchange]
 
 @pytest.fixture(scope="module")
 def ask() -> Iterator[Ask]:
-    """Send a request to the emulator in place of DeepSeek, and give the exchange that comes of it."""
+    """Send a request to the emulator in place of DeepSeek, and give the new exchange."""
     with Emulator() as emulator:
         config = emulator.config(route="provider")
         url = urlsplit(config.base_url)
@@ -255,10 +260,10 @@ def expect_new_parts(event: dict[str, Any]) -> None:
     event["error"]["message"] = event["error"]["message"].replace(old, new)
 
 
-# What the reference (sections 2 to 7 of deepseek.md) says is different today; nothing else may be.
+# The differences since the recordings, from the reference (deepseek.md, sections 2 to 7). There may be no other.
 CHANGED_SINCE: dict[str, tuple[str, Callable[[dict[str, Any]], None]]] = {
     "January 2025 had no prompt_tokens_details": (r"prism-php\+prism/.*json", insert_cached_tokens),
-    "April 2026 had no null usage in spite of include_usage": (r"anomalyco\+opencode/", add_null_usage),
+    "April 2026 had no null usage despite include_usage": (r"anomalyco\+opencode/", add_null_usage),
     "October 2026 describes the models": (r".*/(GET_models|models__list_models_smoke)", describe_models),
     "September 2026 put deepseek-flash in place of v4-flash": (r".*_rejects_an_unknown_model_", name_new_models),
     "September 2026 takes images and files (that the text names them is inferred)": (
@@ -268,12 +273,12 @@ CHANGED_SINCE: dict[str, tuple[str, Callable[[dict[str, Any]], None]]] = {
 }
 STATUS_CHANGED_SINCE = {
     "September 2026 takes images and files": (r".*_(image|pdf)_.*_reaches_the_wire", 200),
-    "documented, although enforced at times only: thoughts must be passed back": (r".*caching__.*_probe\.yaml#3", 400),
+    "documented and sometimes enforced: reasoning_content must be passed back": (r".*caching__.*_probe\.yaml#3", 400),
 }
 
 
 def today(exchange: Exchange) -> list[Any]:
-    """Give the recorded events as they would be sent today."""
+    """Give the recorded events as DeepSeek would send them today."""
     events = exchange.events
     for pattern, change in CHANGED_SINCE.values():
         if re.match(pattern, exchange.name):
@@ -283,7 +288,7 @@ def today(exchange: Exchange) -> list[Any]:
 
 
 def shape(value: Any, *, ordered: bool, key: str = "") -> Any:
-    """Keep keys, types, and such values as structure the answer; DeepSeek's empty strings and nulls are structure."""
+    """Reduce a value to keys, types and the values that are structure, such as empty strings, nulls and roles."""
     if isinstance(value, dict):
         shapes = [(key, shape(each, ordered=ordered, key=key)) for key, each in value.items()]
         return tuple(shapes if ordered else sorted(shapes))
@@ -294,18 +299,18 @@ def shape(value: Any, *, ordered: bool, key: str = "") -> Any:
 
 
 def sequence(events: list[Any], *, ordered: bool) -> tuple[Any, ...]:
-    """Give the shapes of an answer's events one after the other, a run of the same as one."""
+    """Give the shapes of the events in their order. Equal shapes that follow each other count as one."""
     return tuple(each for each, _ in groupby(shape(event, ordered=ordered) for event in events))
 
 
 def traits(exchange: Exchange) -> dict[str, Any]:
-    """Tell what of an answer the request alone decides, whatever the model says."""
+    """Give the traits of a response that depend on the request alone, and not on what the model says."""
     events = today(exchange)
     error = events[0].get("error", {})
     return {
         "status": exchange.status,
         "content type": exchange.headers["content-type"],
-        # Columns count in the body as the recorder sent it, which the recording does not keep.
+        # A column is a position in the body that was sent, and the recording does not keep its bytes.
         "error": error | {"message": re.sub(r" column \d+", "", error.get("message", ""))},
         "thinking": "completion_tokens_details" in events[-1].get("usage", {}),
         "usage from the first event on": "usage" in events[0],
@@ -314,7 +319,7 @@ def traits(exchange: Exchange) -> dict[str, Any]:
 
 
 def sums(usage: dict[str, Any]) -> bool:
-    """Check the arithmetic that holds in all recordings."""
+    """Whether the token counts add up as they do in all recordings."""
     hits, misses = usage["prompt_cache_hit_tokens"], usage["prompt_cache_miss_tokens"]
     return (
         usage["prompt_tokens"] == hits + misses
@@ -325,7 +330,7 @@ def sums(usage: dict[str, Any]) -> bool:
 
 
 @pytest.mark.parametrize("source", [recordings.RIG, recordings.OPENCODE, recordings.VELANTRIAN])
-def test_the_emulator_answers_recorded_requests_as_recorded(ask: Ask, source: str) -> None:
+def test_emulator_answers_recorded_requests_with_the_recorded_traits(ask: Ask, source: str) -> None:
     recorded_sequences = {sequence(today(exchange), ordered=False) for exchange in recordings.exchanges()}
     for exchange in recordings.exchanges():
         if exchange.source != source:
@@ -344,7 +349,7 @@ def test_the_emulator_answers_recorded_requests_as_recorded(ask: Ask, source: st
 
 
 def provoking(exchange: Exchange) -> dict[str, Any] | None:
-    """Make up a request that asks the emulator for an answer of the recorded kind."""
+    """Make up a request that makes the emulator answer with the recorded kind of response."""
     if exchange.request_json is None:
         return None
     events, text = today(exchange), exchange.body.decode()
@@ -363,7 +368,7 @@ def provoking(exchange: Exchange) -> dict[str, Any] | None:
 
 
 @pytest.mark.parametrize("source", [recordings.VERCEL, recordings.PRISM, recordings.OPENCODE, recordings.VELANTRIAN])
-def test_the_emulator_sends_the_recorded_sequence_in_the_recorded_order(ask: Ask, source: str) -> None:
+def test_emulator_sends_the_recorded_sequence_with_keys_in_the_recorded_order(ask: Ask, source: str) -> None:
     for exchange in recordings.exchanges():
         if exchange.source == source:
             emulated = ask(exchange, provoking(exchange))
@@ -374,14 +379,14 @@ def test_the_emulator_sends_the_recorded_sequence_in_the_recorded_order(ask: Ask
             assert emulated.body.decode() == framed, exchange.name
 
 
-def test_the_emulator_sends_about_one_token_per_event(ask: Ask) -> None:
+def test_emulator_sends_about_one_token_in_each_event(ask: Ask) -> None:
     for name in ("deepseek-text.chunks.txt", "deepseek-reasoning.chunks.txt"):
         recorded = recordings.exchange(f"{recordings.VERCEL}/{name}")
         for events in (recorded.events, ask(recorded, provoking(recorded)).events):
             assert len(events) - events[-1]["usage"]["completion_tokens"] in (1, 2)  # the first event and the last
 
 
-def test_the_emulator_makes_ids_of_the_newest_recorded_forms(ask: Ask) -> None:
+def test_emulator_makes_ids_of_the_newest_recorded_forms(ask: Ask) -> None:
     called = recordings.exchange(f"{recordings.VERCEL}/deepseek-tool-call.json")
     newest = recordings.exchange(f"{recordings.RIG}/prompt_caching__blocking_probe.yaml")
     emulated = ask(called, provoking(called))

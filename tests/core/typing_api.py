@@ -1,4 +1,4 @@
-"""The public types, pinned: checked by mypy and pyright, never run."""
+"""The public types. mypy and pyright check this file, and nothing runs it."""
 
 from collections.abc import Mapping
 from datetime import timedelta

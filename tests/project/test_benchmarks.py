@@ -1,4 +1,4 @@
-"""The benchmarks' own machinery; no test here depends on how fast anything is."""
+"""The code of the benchmarks. No test here depends on a measured time."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import pytest
 
 from benchmarks.__main__ import main
 from benchmarks.libraries import LIBRARIES, Bare
-from benchmarks.report import table
+from benchmarks.report import judged, table
 from benchmarks.rows import GROWTH, ROWS, Growth, Target
 
 
 def results(**libraries: Any) -> dict[str, Any]:
-    """Make what a run with one row would have found."""
+    """Make the results of a run with one row."""
     row = {"what": "a call", "unit": "ms", "target": "at most 1.02 x", "by": "ratio", "met": True}
     row["libraries"] = {"bare": {"values": [1.5]}, **libraries}
     about = {"date": "2026-11-22", "python": "3.11.7", "platform": "Linux", "openai": "3.54.0", "rounds": 1}
@@ -26,7 +26,7 @@ OURS = {"values": [1.5], "score": [1.0, 0.99, 1.01], "cost": 1.0}
 
 
 class TestRows:
-    def test_each_has_a_name_of_its_own_a_target_and_a_way_to_measure_it(self) -> None:
+    def test_every_row_has_a_unique_name_a_target_and_a_measure(self) -> None:
         names = [row.name for row in (*ROWS, *GROWTH)]
         assert len(set(names)) == len(names)
         for row in ROWS:
@@ -34,7 +34,7 @@ class TestRows:
             assert callable(row.measure)
 
     @pytest.mark.parametrize("growth", GROWTH, ids=lambda growth: growth.name)
-    def test_growth_has_a_way_to_measure_each_size(self, growth: Growth) -> None:
+    def test_growth_can_measure_each_of_its_sizes(self, growth: Growth) -> None:
         assert all(callable(growth.measure(size)) for size in growth.sizes)
 
     @pytest.mark.parametrize(
@@ -49,36 +49,44 @@ class TestRows:
             (Target("nothing"), [10, 10], [11, 10.1], False),
         ],
     )
-    def test_a_target_is_met_by_the_median_of_the_rounds(
+    def test_target_judges_the_median_of_the_rounds(
         self, target: Target, bare: list[float], ours: list[float], met: bool
     ) -> None:
         assert target.met(target.scores(bare, ours)) is met
 
-    def test_growth_is_measured_against_proportion_and_against_the_bare_client(self) -> None:
+    def test_growth_is_limited_by_proportion_and_by_the_bare_client(self) -> None:
         growth = Growth("g", "g", (1, 10), GROWTH[0].measure)
         bare: dict[int, float] = {1: 10, 10: 100}
         assert growth.steepness(bare) == pytest.approx(1)
         assert growth.met(bare, {1: 1, 10: 10})
-        assert not growth.met(bare, {1: 1, 10: 20})  # faster than in proportion
+        assert not growth.met(bare, {1: 1, 10: 20})  # more than proportional
         assert not growth.met(bare, {1: 12, 10: 100})  # dearer than the bare client
 
 
-def test_every_library_does_the_same_work() -> None:
+def test_every_library_implements_the_work_of_the_bare_client() -> None:
     for library in LIBRARIES.values():
         assert issubclass(library, Bare)
         assert library is Bare or library.__doc__ != Bare.__doc__
 
 
-def test_the_table_tells_what_was_not_measured() -> None:
+def test_table_lists_skipped_rows_and_missing_figures() -> None:
     text = table(results(ours=OURS, litellm={"reason": "has no client objects"}))
     assert "1 [0.99 to 1.01] x  at most 1.02 x  met" in text
     assert "skipped: chunk: no time" in text
     assert "not measured: a call: litellm: has no client objects" in text
 
 
+def test_stored_results_are_judged_by_the_targets_of_today() -> None:
+    found = results(ours={"values": [1.56]})
+    assert judged(found)["rows"]["call"]["target"] == "at most 1.03 x"
+    assert judged(found)["rows"]["call"]["met"] is False  # 1.04
+    found["rows"]["handshakes-1.66.0"] = {"libraries": {"ours": {"reason": "none"}, "bare": {"reason": "none"}}}
+    assert judged(found)["rows"]["handshakes-1.66.0"]["what"].endswith(", openai 1.66.0")
+
+
 class TestChart:
-    def test_it_is_drawn_from_results_alone_and_alike_each_time(self) -> None:
-        pytest.importorskip("matplotlib", reason="of the extra benchmarks")
+    def test_equal_results_give_an_equal_chart(self) -> None:
+        pytest.importorskip("matplotlib", reason="matplotlib is not installed: see the group `benchmarks`")
         from benchmarks.chart import draw  # noqa: PLC0415  # see above
 
         found = results(ours=OURS, litellm={**OURS, "cost": 2.19})
@@ -93,24 +101,24 @@ class TestCommandLine:
     @pytest.mark.parametrize(
         ("arguments", "status"), [(["--help"], 0), (["--only", "nothing"], 2), (["--rounds", "0"], 2)]
     )
-    def test_help_is_no_error_and_wrong_usage_is(self, arguments: list[str], status: int) -> None:
+    def test_help_exits_with_0_and_wrong_usage_with_2(self, arguments: list[str], status: int) -> None:
         with pytest.raises(SystemExit) as ended:
             main(arguments)
         assert ended.value.code == status
 
-    def test_a_count_is_measured_and_written(self, tmp_path: Any, capfd: pytest.CaptureFixture[str]) -> None:
+    def test_quick_run_prints_and_writes_its_row(self, tmp_path: Any, capfd: pytest.CaptureFixture[str]) -> None:
         written = tmp_path / "results.json"
         assert main(["--quick", "--only", "streams-connections", "handshakes", "--json", str(written)]) == 0
         found = json.loads(written.read_text())
         row = found["rows"]["streams-connections"]
-        assert row["libraries"]["bare"]["values"][0] in {1, 10}  # SDKs of old read to the end
+        assert row["libraries"]["bare"]["values"][0] in {1, 10}  # old SDKs read a stream to its end
         assert len(row["libraries"]["ours"]["values"]) == 1
         assert found["skipped"] == {"handshakes": "takes too long for --quick"}
         out, err = capfd.readouterr()
         assert row["what"] in out
         assert row["what"] in err
 
-    def test_results_are_shown_again(self, tmp_path: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_from_shows_stored_results(self, tmp_path: Any, capsys: pytest.CaptureFixture[str]) -> None:
         (tmp_path / "old.json").write_text(json.dumps(results(ours=OURS)))
         assert main(["--from", str(tmp_path / "old.json")]) == 0
-        assert "at most 1.02 x" in capsys.readouterr().out
+        assert "at most 1.03 x" in capsys.readouterr().out

@@ -1,6 +1,6 @@
-"""Recorded exchanges of each kind, replayed through both flavours; what is asserted must hold for the real service.
+"""Recorded exchanges of each kind, replayed through both flavours. Every assertion must hold for the live service.
 
-How to record them anew, from the emulator or from the live service, stands in cassettes/README.md.
+cassettes/README.md says how to record them again, from the emulator or from the live service.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ def source(pytestconfig: pytest.Config) -> str:
 
 @pytest.fixture
 def config(source: str, route: Any, settings: dict[str, Any], provoked: Any) -> Iterator[GatewayConfig]:
-    """Reach what is recorded from: nothing for a replay, else the emulator or what the environment tells."""
+    """Configure a client for the source: a cassette, the emulator, or the live service that the environment names."""
     if source == "cassette":
         yield replace(REPLAYED, route=route, **settings)
     elif source == "live":
         if provoked:
-            pytest.skip(f"the live service does not do on demand what {provoked} asks of the emulator")
+            pytest.skip(f"only the emulator can be told to do this: {provoked}")
         yield replace(GatewayConfig.from_env(LAUNCH_ENVIRONMENT), route=route, **settings)
     else:
         rules = {name: value for name, value in (provoked or {}).items() if name == "guardrails"}
@@ -59,7 +59,7 @@ def vcr_config(source: str, config: GatewayConfig) -> dict[str, Any]:
 @pytest.mark.vcr
 @pytest.mark.parametrize("flavour", ["sync", "httpx"])
 @cases
-def test_an_exchange_holds_what_the_service_promises(
+def test_recorded_exchange_gives_documented_result(
     config: GatewayConfig, use: Any, check: Callable[[Any], None], flavour: str, vcr: Cassette, source: str
 ) -> None:
     try:
@@ -67,5 +67,5 @@ def test_an_exchange_holds_what_the_service_promises(
     except openai.APIError as error:
         result = error
     check(result)
-    assert vcr.play_count == (1 if source == "cassette" else 0), "the cassette was not played to its end"
+    assert vcr.play_count == (1 if source == "cassette" else 0), "the cassette was not played whole"
     assert len(vcr) == 1

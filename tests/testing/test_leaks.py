@@ -1,4 +1,4 @@
-"""What may be in a cassette and what may not: the redaction while recording, and the scan of what was recorded."""
+"""No secret in a cassette: redaction while recording, and the scan of what was recorded."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 FILES = sorted(path for path in CASSETTES.rglob("*") if path.is_file())
 
 
-def test_every_cassette_belongs_to_a_case_and_says_where_it_comes_from() -> None:
+def test_every_cassette_has_a_case_and_names_its_source() -> None:
     assert {path.name for path in FILES} == {f"{case.id}.yaml" for case in CASES} | {"README.md"}
     recorded = {path.stem for path in FILES if "x-recorded-from:\n      - emulator" in path.read_text("utf-8")}
     readme = (CASSETTES / "README.md").read_text("utf-8")
@@ -27,7 +27,7 @@ def test_every_cassette_belongs_to_a_case_and_says_where_it_comes_from() -> None
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
-def test_no_cassette_holds_a_secret(path: Path) -> None:
+def test_stored_cassette_contains_no_secret(path: Path) -> None:
     assert leaks(path.read_text("utf-8"), REPLAYED) == []
 
 
@@ -51,7 +51,7 @@ LIVE = GatewayConfig(account_id=ACCOUNT, gateway_id=GATEWAY, api_key=KEY, gatewa
         f"    curl -H 'x-api-key: {KEY}'\n",
     ],
 )
-def test_the_scan_finds_what_is_planted(planted: str) -> None:
+def test_leaks_finds_a_secret_and_its_line(planted: str) -> None:
     clean = (CASSETTES / "chat-provider.yaml").read_text("utf-8")
     assert leaks(clean, LIVE) == []
     (first, *_) = leaks(clean + planted, LIVE)
@@ -61,14 +61,14 @@ def test_the_scan_finds_what_is_planted(planted: str) -> None:
 
 
 STRUCTURED = {
-    "a second value of a header": ("      - REDACTED\n      cf-aig", "      - REDACTED\n      - other\n      cf-aig"),
-    "an unknown kind of credential": ("      content-type:", "      x-api-key:\n      - secret\n      content-type:"),
-    "a gateway's name in its header": (
+    "second value of a header": ("      - REDACTED\n      cf-aig", "      - REDACTED\n      - other\n      cf-aig"),
+    "credential in x-api-key": ("      content-type:", "      x-api-key:\n      - secret\n      content-type:"),
+    "gateway id in its header": (
         "      content-type:",
         "      cf-aig-gateway-id:\n      - mine\n      content-type:",
     ),
     "another host": ("https://gateway.ai.cloudflare.com/v1/ACCOUNT/GATEWAY/", "https://ai.example.com/"),
-    "a body in base 64": (
+    "body in base64": (
         "    body: '{",
         f"    body: !!binary {base64.b64encode(TOKEN.encode()).decode()}\n    was: '{{",
     ),
@@ -76,14 +76,14 @@ STRUCTURED = {
 
 
 @pytest.mark.parametrize("what", STRUCTURED)
-def test_the_scan_reads_a_cassette_as_vcrpy_does(what: str) -> None:
+def test_leaks_finds_a_secret_in_any_part_of_an_interaction(what: str) -> None:
     clean = (CASSETTES / "chat-provider.yaml").read_text("utf-8")
     planted = clean.replace(*STRUCTURED[what], 1)
     assert planted != clean
     assert any(leak.endswith(", interaction 1") for leak in leaks(planted, LIVE)), leaks(planted, LIVE)
 
 
-def test_a_gateway_that_is_called_like_an_ordinary_word_spoils_no_cassette() -> None:
+def test_gateway_id_that_is_an_ordinary_word_is_not_replaced_in_bodies() -> None:
     options = vcr_config(GatewayConfig(account_id="a", gateway_id="deepseek", api_key=KEY))
     uri = "https://gateway.ai.cloudflare.com/v1/a/deepseek/deepseek/chat/completions"
     kept = options["before_record_request"](Recorded(uri, {}, b'{"model": "deepseek-flash", "say": "a deepseek a-b"}'))
@@ -114,7 +114,7 @@ class Recorded:
         ),
     ],
 )
-def test_an_exchange_is_stored_without_its_secrets_and_under_one_address(uri: str, stored: str | None) -> None:
+def test_exchange_is_stored_without_secrets_under_a_canonical_address(uri: str, stored: str | None) -> None:
     options = vcr_config(LIVE)
     said = f"你好 {KEY} {TOKEN} {ACCOUNT} {GATEWAY}"
     headers = {"Authorization": f"Bearer {KEY}", "cf-aig-authorization": f"Bearer {TOKEN}", "User-Agent": "x"}

@@ -1,0 +1,231 @@
+"""One call, from the SDK's request to what the SDK is given. No I/O."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from functools import cached_property, partial
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from ._calls import call_from, log_call, logger, note_response, watchers
+from ._codes import deepseek_remedy
+from ._events import as_events
+from ._request import RefusedRequestError, body_on, loaded_body, member, redact, request_facts
+from ._response import Fault, explain, final, hidden_fault, may_hold_a_fault, not_a_stream, redirect_refused, request_id
+from ._stream import CheckedBody, StreamCheck
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    import httpx2 as httpx
+
+    from ._calls import GatewayCall
+    from ._codes import RequestFacts
+    from ._request import Destination
+else:
+    from ._connections import httpx
+
+_REDIRECTION = 300  # the lowest status that is no success
+_EVENT_STREAM = "text/event-stream"
+_STREAMED_PATHS = ("/completions", "/responses")
+# These headers describe a body, and a body of ours has its own.
+_OF_THE_BODY = frozenset({b"content-encoding", b"content-length", b"content-type", b"transfer-encoding"})
+
+
+class Exchange:
+    """One HTTP exchange of the SDK: what is sent for its request, and what it is given for the response.
+
+    Attributes:
+        request: The SDK's request. Its credentials are redacted, and it is never sent.
+        outgoing: The request to send.
+        answer: What the SDK is given at once, for a request that must not be sent. Then there is no `outgoing`.
+        covered: Whether the request goes to the gateway, and not to some other URL.
+    """
+
+    def __init__(self, request: httpx.Request, destination: Destination, *, streamed: bool) -> None:
+        """Decide what to send. `streamed` means that the SDK reads the body of the response itself."""
+        self.request = request
+        self.covered = destination.covers(request.url)
+        self._destination = destination
+        self._streamed = streamed
+        self._recorders = watchers() if self.covered else None
+        self._call = None if self._recorders is None else call_from(request)
+        self._started = perf_counter()
+        self.answer: httpx.Response | None = None
+        try:
+            self.outgoing = self._build_outgoing()
+        except RefusedRequestError as error:
+            # Old SDKs retry after whatever is raised in send(), but not after a response that says so.
+            fault = Fault(400, str(error), "invalid_request_error", error.code, error.param, retry=False)
+            self.answer = _as_response(fault, httpx.Response(400, request=request, content=b""))
+        finally:
+            redact(request.headers)
+
+    def _build_outgoing(self) -> httpx.Request:
+        """Build the request to send: the SDK's URL, other headers, and on some routes another body."""
+        request, route = self.request, self._destination.config.route
+        headers = self._destination.headers(request, covered=self.covered)
+        body, stream = loaded_body(request), request.stream
+        if self.covered and body and headers.get("Content-Type", "").startswith("application/json"):
+            body = body_on(route, body)
+            stream = stream if body is request.content else httpx.ByteStream(body)
+        if "Content-Length" in headers:
+            headers["Content-Length"] = request.headers["Content-Length"] if body is None else str(len(body))
+        outgoing = type(request)(
+            request.method, request.url, headers=headers, stream=stream, extensions=request.extensions
+        )
+        if body is not None:
+            outgoing.read()  # so that the caller's event hooks can look at it
+        return outgoing
+
+    @cached_property
+    def facts(self) -> RequestFacts:
+        """What is known of the request that was sent, for remedies."""
+        return request_facts(self.outgoing, self._destination.config)
+
+    def received(self, response: httpx.Response) -> bool:
+        """Note the status and headers of a response, and say whether to read its body before the SDK is given it.
+
+        The bodies of errors are read, and those that should have been a stream but are labelled otherwise.
+        """
+        response.request = self.request
+        if not self.covered:
+            return not self._streamed
+        headers, success = response.headers, response.status_code < _REDIRECTION
+        if not (success and "x-request-id" in headers) and (known := request_id(headers)):
+            headers["x-request-id"] = known
+        if self._call:
+            note_response(self._call, response.status_code, headers)
+            self._record(self._call)
+        if not (self._streamed and success):
+            return True
+        unlabelled = _content_type(response).startswith(("application/json", "text/html"))
+        return not response.is_closed and self.request.method == "POST" and unlabelled
+
+    def failed(self, error: BaseException) -> None:
+        """Note that no response came, or not the whole of one, and keep credentials off the exception."""
+        if isinstance(error, httpx.HTTPError):
+            error.request = self.request
+            if response := getattr(error, "response", None):  # only a caller's response hook raises such an error
+                response.request = self.request
+        if self._call and self._call.status is None:
+            self._record(self._call)
+        self._ended(error)
+
+    def incoming(self, response: httpx.Response) -> httpx.Response:
+        """Give what the SDK is given. The body has been read, unless the SDK reads it itself."""
+        if not self.covered:
+            return response
+        success = response.status_code < _REDIRECTION
+        if success and not response.is_closed:
+            return self._checked(response)
+        given = self._success(response) if success else self._failure(response)
+        self._ended()
+        return given
+
+    def _failure(self, response: httpx.Response) -> httpx.Response:
+        """Explain an error. DeepSeek's own errors pass as they are, and their remedy goes to the log."""
+        status = response.status_code
+        if response.has_redirect_location:
+            return _explained(redirect_refused(status, response.headers["location"]), response)
+        if fault := explain(status, response.headers, response.text, self.facts):
+            return _explained(fault, response)
+        if remedy := deepseek_remedy(status, response.text, self.facts):
+            _warn(f"{status} from DeepSeek: {remedy}", response)
+        if final(status, self.facts):
+            response.headers["x-should-retry"] = "false"
+        return response
+
+    def _success(self, response: httpx.Response) -> httpx.Response:
+        """Look for an error in a successful response, and make a stream of one that should have been a stream."""
+        body = response.content
+        if may_hold_a_fault(body) and (fault := hidden_fault(response.text, self.facts)):
+            return _explained(fault, response)
+        if not self._streamed:
+            return response
+        if member(self.request, "stream") is not True:  # the caller reads the body, as if nobody had read it yet
+            return _with_body(response, 200, stream=httpx.ByteStream(body))
+        try:
+            events = as_events(json.loads(body))
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+            return _explained(not_a_stream(_content_type(response), response.text, self.facts), response)
+        return _with_body(response, 200, content=events, headers=[(b"content-type", _EVENT_STREAM.encode())])
+
+    def _checked(self, response: httpx.Response) -> httpx.Response:
+        """Have a body looked at as it passes: an event stream for its end, any body for when it is closed."""
+        path = self.request.url.path
+        check = None
+        if path.endswith(_STREAMED_PATHS) and (
+            _content_type(response).startswith(_EVENT_STREAM) or member(self.request, "stream") is True
+        ):
+            explain_event = partial(self._explain_event, response)
+            check = StreamCheck(explain_event, expects_response=path.endswith("/responses"))
+        if check is None and self._call is None:
+            return response
+        decoded = check is not None and "content-encoding" in response.headers  # the end is found in plain text only
+        timeouts = self.outgoing.extensions.get("timeout", {})
+        body = CheckedBody(response, check, timeouts, self._ended, decoded=decoded)
+        if decoded:
+            return _with_body(response, response.status_code, stream=body)
+        response.stream = body
+        return response
+
+    def _explain_event(self, response: httpx.Response, data: bytes) -> bytes | None:
+        """Explain a gateway error in place of the first event of a stream."""
+        fault = hidden_fault(data.decode("utf-8", "replace"), self.facts)
+        if not fault or fault.type != "ai_gateway_error":
+            return None
+        _warn(fault.logged, response)
+        return json.dumps(fault.body).encode()
+
+    def _record(self, call: GatewayCall) -> None:
+        for recorder in self._recorders or ():
+            recorder.append(call)
+
+    def _ended(self, error: BaseException | None = None) -> None:
+        """Note that the response is complete or closed, or that none came. Only the first time counts."""
+        call = self._call
+        if call and call.elapsed is None:
+            call.elapsed = perf_counter() - self._started
+            path = self.request.url.raw_path.partition(b"?")[0][len(self._destination.path) :]
+            log_call(call, f"{self.request.method} {path.decode('ascii', 'replace')}", error)
+
+
+def _content_type(response: httpx.Response) -> str:
+    return str(response.headers.get("content-type", "")).lower()
+
+
+def _warn(text: str, response: httpx.Response) -> None:
+    """Log a warning that ends with the id to ask about."""
+    known = request_id(response.headers)
+    logger.warning("%s%s", text, f" (request id {known})" if known else "")
+
+
+def _explained(fault: Fault, response: httpx.Response) -> httpx.Response:
+    """Put an error that the SDK can read in place of a response, and log it."""
+    _warn(fault.logged, response)
+    return _as_response(fault, response)
+
+
+def _as_response(fault: Fault, response: httpx.Response) -> httpx.Response:
+    retry = [] if fault.retry is None else [(b"x-should-retry", str(fault.retry).lower().encode())]
+    headers = [(b"content-type", b"application/json"), *retry]
+    return _with_body(response, fault.status, content=json.dumps(fault.body).encode(), headers=headers)
+
+
+def _with_body(
+    response: httpx.Response, status: int, *, headers: Iterable[tuple[bytes, bytes]] = (), **body: Any
+) -> httpx.Response:
+    """Make a response like another one, with a body of ours."""
+    replaced = {b"content-encoding"} if "stream" in body else _OF_THE_BODY | {name for name, _ in headers}
+    kept = [(name, value) for name, value in response.headers.raw if name.lower() not in replaced]
+    made = httpx.Response(
+        status, headers=[*kept, *headers], request=response.request, extensions=response.extensions, **body
+    )
+    if "content" in body:
+        try:
+            made.elapsed = response.elapsed
+        except RuntimeError:  # the request was not sent
+            made.elapsed = timedelta(0)
+    return made
