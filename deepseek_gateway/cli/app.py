@@ -160,7 +160,7 @@ def doctor(  # noqa: PLR0913  # one parameter for each option
     if as_json:
         typer.echo(report.as_json(findings, results))
     else:
-        report.show(findings, results, Console(highlight=False))
+        report.print_report(findings, results, Console(highlight=False))
     if debug and "probe" in vars(case):  # the completion was made
         typer.echo(case.probe.traceback, err=True, nl=False)
     raise typer.Exit(report.exit_status(results))

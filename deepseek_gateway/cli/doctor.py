@@ -120,7 +120,7 @@ def _openai_variables(_: Case) -> Judgement:
 def _model_name(case: Case) -> Judgement:
     names = {f"the model {case.model}": case.model}
     names |= {f"{value} in the variable {name}": value.strip() for name, value in os.environ.items()}
-    retired = [f"{told} is a retired name" for told, name in names.items() if model_on("compat", name) in _RETIRED]
+    retired = [f"{place} is a retired name" for place, name in names.items() if model_on("compat", name) in _RETIRED]
     try:
         name = model_on(case.config.route, case.model)
     except RefusedRequestError as error:

@@ -99,7 +99,7 @@ def as_json(findings: Findings, results: dict[str, Judgement]) -> str:
     return json.dumps(report, indent=2)
 
 
-def show(findings: Findings, results: dict[str, Judgement], console: Console) -> None:
+def print_report(findings: Findings, results: dict[str, Judgement], console: Console) -> None:
     """Print the report for a person; checks that were skipped for the same reason share a line."""
     symbols = _ASCII_SYMBOLS if console.options.ascii_only else _SYMBOLS
     console.print(Text("Settings", "bold"))

@@ -139,5 +139,5 @@ class TestCommand:
 
         for kind, symbol in ((StringIO, "\N{CHECK MARK} pass"), (Latin, "+ pass")):
             console = Console(file=kind(), width=80)
-            report.show(case.findings, diagnose(case), console)
+            report.print_report(case.findings, diagnose(case), console)
             assert symbol in console.file.getvalue()  # type: ignore[attr-defined]
