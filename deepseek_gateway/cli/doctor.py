@@ -112,7 +112,7 @@ def _openai_variables(_: Case) -> Judgement:
     present = [name for name in OPENAI_VARIABLES if os.environ.get(name)]
     if not present:
         return Judgement("pass", "none is set")
-    lines = ["clients of this library send none of these, but a bare OpenAI client sends or uses"]
+    lines = ["clients of this library ignore these variables; a bare OpenAI client uses"]
     lines += [f"{name} {OPENAI_VARIABLES[name].use}" for name in present]
     return Judgement("warn", "\n".join(lines), f"unset {', '.join(present)}, unless another program needs it")
 

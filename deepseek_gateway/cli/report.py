@@ -113,7 +113,9 @@ def print_report(findings: Findings, results: dict[str, Judgement], console: Con
             _print(console, margin, f"{name}: {result.found}{remedy}", _STYLES[result.verdict])
     reasons = Counter(result.found for result in results.values() if result.verdict == "skip")
     for reason, number in reasons.items():
-        _print(console, f"  {symbols['skip']} skip  ", f"{number} checks, because {reason}", _STYLES["skip"])
+        _print(
+            console, f"  {symbols['skip']} skip  ", f"{number} checks were not tried, because {reason}", _STYLES["skip"]
+        )
     console.print(Text("\nSummary", "bold"))
     _print(console, "  ", summary(results))
 

@@ -127,7 +127,7 @@ class TestCommand:
         assert status == 1
         assert "fail  settings: CLOUDFLARE_ACCOUNT_ID is not set" in out
         assert [line for line in out.splitlines() if "skip  " in line] == [
-            "  - skip  14 checks, because valid settings are needed"
+            "  - skip  14 checks were not tried, because valid settings are needed"
         ]
 
     @pytest.mark.usefixtures("emulator")
