@@ -1,4 +1,4 @@
-"""How tests call the command line: in a process of its own where that matters, else inside of this one."""
+"""How tests call the command line: in its own process where that matters, else inside this one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from typer.testing import CliRunner
 
+from deepseek_gateway._config import look_up
 from deepseek_gateway.cli.app import app
+from deepseek_gateway.cli.doctor import LOCAL_CHECKS, NETWORK_CHECKS, Case, Judgement, diagnose
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -64,6 +66,31 @@ def set_up(monkeypatch: pytest.MonkeyPatch, config: GatewayConfig) -> None:
             monkeypatch.delenv(name, raising=False)
         else:
             monkeypatch.setenv(name, value)
+
+
+def examine(**options: Any) -> dict[str, Judgement]:
+    """Make every check of `doctor` with the settings of the environment."""
+    settings, env_file = options.pop("settings", {}), options.pop("env_file", ...)
+    results = diagnose(Case(findings=look_up(env_file=env_file, **settings), **options))
+    assert list(results) == [*LOCAL_CHECKS, *NETWORK_CHECKS]
+    return results
+
+
+def named(results: dict[str, Judgement], verdict: str) -> set[str]:
+    """Name the checks that have a verdict."""
+    return {name for name, result in results.items() if result.verdict == verdict}
+
+
+def assert_breaks(results: dict[str, Judgement], name: str, remedy: str, verdict: str = "fail") -> None:
+    """See that one check has the verdict and the remedy, that no other failed, and what was skipped."""
+    assert (results[name].verdict, remedy in results[name].remedy) == (verdict, True), results[name]
+    assert named(results, "fail") == ({name} if verdict == "fail" else set())
+    if verdict == "fail":
+        reason = "valid settings are needed" if name == "settings" else f"{name} failed"
+        checks = list(NETWORK_CHECKS)
+        later = checks[checks.index(name) + 1 :] if name in NETWORK_CHECKS else checks
+        assert {results[each].found for each in later} <= {reason}
+        assert set(later) <= named(results, "skip")
 
 
 def pieces(*texts: str, thinking: str = "", end: bool = True) -> tuple[bytes, ...]:

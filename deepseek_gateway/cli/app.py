@@ -1,35 +1,37 @@
-"""The command line: options in, exit status out. What a command does is decided in the modules it calls.
+"""The command line: options in, exit status out. The modules that it calls decide what a command does.
 
-Those that need openai, Rich or the emulator are imported by the commands, so that help and complaints come at once.
+Modules that need Rich, the emulator or openai are imported by the commands, so help and usage errors come at once.
 """
 # No `from __future__ import annotations` here: Typer reads the annotations as objects.
 
 import platform
-import sys
 from contextlib import ExitStack
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from deepseek_gateway._config import look_up
 from deepseek_gateway._headers import gateway_headers
+from deepseek_gateway._settings import DEFAULT_MODEL
 
-from .environment import Format, Target
-from .options import DebugOption, EndpointOption, EnvFileOption, RouteOption, reporting, say, settings
+from .ask import arguments, print_answer, read_prompt
+from .env import env
+from .options import Commands, DebugOption, EndpointOption, EnvFileOption, ModelOption, RouteOption, load_settings, say
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
+app = typer.Typer(
+    cls=Commands, add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False
+)
 
 _EMULATOR_HINT = "\nTo try it without an account: deepseek-gateway ask --emulator 'What is Cloudflare?'"
 
 
 def _show_version(wanted: bool) -> None:  # noqa: FBT001  # Typer calls it so
     if wanted:
-        from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415  # nothing else needs it
+        from .doctor import installed  # noqa: PLC0415  # only --version and doctor need it
 
-        try:
-            ours = version("deepseek-gateway")
-        except PackageNotFoundError:
-            ours = "(not installed)"
-        typer.echo(f"deepseek-gateway {ours}, openai {version('openai')}, Python {platform.python_version()}")
+        versions = installed()
+        ours = versions.get("deepseek-gateway", "(not installed)")
+        typer.echo(f"deepseek-gateway {ours}, openai {versions['openai']}, Python {platform.python_version()}")
         raise typer.Exit
 
 
@@ -37,86 +39,66 @@ def _show_version(wanted: bool) -> None:  # noqa: FBT001  # Typer calls it so
 def deepseek_gateway(
     *,
     version: Annotated[
-        bool,
-        typer.Option(
-            "--version", callback=_show_version, is_eager=True, help="Show the versions of this, openai and Python."
-        ),
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the versions in use.")
     ] = False,
 ) -> None:
     """DeepSeek through Cloudflare AI Gateway, with a stock OpenAI client.
 
     Settings come from options, then the environment, then the nearest .env file.
 
-    Exit status: 0 all is well; 1 the service or the settings said no; 2 wrong usage; 130 interrupted.
+    Exit status: 0 success; 1 the settings are wrong, or the service refused the request; 2 wrong usage; 130
+    interrupted.
     """
 
 
 @app.command()
 def ask(  # noqa: PLR0913  # one parameter for each option
     prompt: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="PROMPT", help="What to ask; with - or without it, standard input is read.", show_default=False
-        ),
+        str | None, typer.Argument(metavar="PROMPT", help="The question; without it or with -, stdin is read.")
     ] = None,
     *,
-    model: Annotated[
-        str, typer.Option("--model", help="Model, or dynamic/ROUTE with --route compat.", metavar="NAME")
-    ] = "deepseek-flash",
+    model: ModelOption = DEFAULT_MODEL,
     system: Annotated[
         str | None, typer.Option("--system", help="System prompt. Default: none.", metavar="TEXT")
     ] = None,
-    no_thinking: Annotated[
-        bool, typer.Option("--no-thinking", help="Have DeepSeek answer at once, without thinking.")
-    ] = False,
+    no_thinking: Annotated[bool, typer.Option("--no-thinking", help="Make DeepSeek answer without thinking.")] = False,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object: answer, thinking, usage, cache, log id, time ...")
+        bool,
+        typer.Option("--json", help="Print one JSON object: answer, thinking, usage, model, cache_status, log_id ..."),
     ] = False,
     cache_key: Annotated[
         str | None,
-        typer.Option(
-            "--cache-key",
-            help="Cache the answer at the gateway under this name, whatever the prompt. Comes in one piece.",
-            metavar="NAME",
-        ),
+        typer.Option("--cache-key", help="Cache the answer under NAME, for any prompt; not streamed.", metavar="NAME"),
     ] = None,
     cache_ttl: Annotated[
         int | None,
-        typer.Option(
-            "--cache-ttl",
-            help="Keep a cached answer so many seconds, 60 to 2592000. Comes in one piece. Default: the gateway's.",
-            metavar="SECONDS",
-        ),
+        typer.Option("--cache-ttl", help="Cache for 60 to 2592000 seconds; not streamed.", metavar="SECONDS"),
     ] = None,
-    skip_cache: Annotated[bool, typer.Option("--skip-cache", help="Go past the gateway's cache.")] = False,
+    skip_cache: Annotated[bool, typer.Option("--skip-cache", help="Bypass the gateway's cache.")] = False,
     metadata: Annotated[
         list[str] | None,
-        typer.Option("--metadata", help="Put this into the gateway's log; up to five times.", metavar="KEY=VALUE"),
+        typer.Option("--metadata", help="Metadata for the gateway's log; up to five times.", metavar="KEY=VALUE"),
     ] = None,
     event_id: Annotated[
-        str | None,
-        typer.Option("--event-id", help="Id of your own for the gateway's log. Default: the gateway's.", metavar="ID"),
+        str | None, typer.Option("--event-id", help="Your own id for the gateway's log.", metavar="ID")
     ] = None,
     emulator: Annotated[
-        bool, typer.Option("--emulator", help="Let a local emulator answer: no account, made-up answers.")
+        bool, typer.Option("--emulator", help="Use a local emulator: no account is needed, answers are made up.")
     ] = False,
     route: RouteOption = None,
     env_file: EnvFileOption = None,
     endpoint: EndpointOption = None,
     debug: DebugOption = False,
 ) -> None:
-    """Ask DeepSeek a question and show the answer as it comes.
+    """Ask DeepSeek a question and print the answer as it arrives.
 
-    On a terminal the answer is rendered as Markdown, elsewhere it is the raw text. Thinking, dimmed, and the closing
-    line with tokens, caches, log id and time go to standard error.
+    The answer goes to standard output. Thinking, dimmed, and a closing line with tokens, caches, log id and time go
+    to standard error.
     """
     try:
+        pairs = dict(map(_pair, metadata)) if metadata else None
         headers = gateway_headers(
-            cache_ttl=cache_ttl,
-            cache_key=cache_key,
-            skip_cache=skip_cache or None,
-            metadata=dict(map(_pair, metadata)) if metadata else None,
-            event_id=event_id,
+            cache_ttl=cache_ttl, cache_key=cache_key, skip_cache=skip_cache or None, metadata=pairs, event_id=event_id
         )
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
@@ -128,23 +110,15 @@ def ask(  # noqa: PLR0913  # one parameter for each option
 
             config = stack.enter_context(Emulator()).config(route=route or "provider")
         else:
-            config, _ = settings(route, env_file, endpoint, hint=_EMULATOR_HINT)
-        stack.enter_context(reporting(config, model=model, debug=debug))
-        text = _prompt(prompt)
-        if emulator:
-            say("A local emulator answers in place of Cloudflare and DeepSeek; what it says is made up.", dim=True)
-        from .ask import Question  # noqa: PLC0415  # it makes clients
-        from .ask import ask as ask_question  # noqa: PLC0415  # likewise
-
-        question = Question(
-            prompt=text,
-            model=model,
-            system=system,
-            thinking=not no_thinking,
-            headers=headers,
-            whole=as_json or cache_key is not None or cache_ttl is not None,
+            config, _ = load_settings(route, env_file, endpoint, hint=_EMULATOR_HINT)
+        text = read_prompt(prompt)
+        streamed = not as_json and cache_key is None and cache_ttl is None  # the gateway caches no streams
+        question = arguments(
+            prompt=text, model=model, system=system, thinking=not no_thinking, streamed=streamed, headers=headers
         )
-        ask_question(config, question, as_json=as_json)
+        if emulator:
+            say("A local emulator answers in place of Cloudflare and DeepSeek. Its answers are made up.", dim=True)
+        print_answer(config, question, as_json=as_json, debug=debug)
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -154,77 +128,17 @@ def _pair(text: str) -> tuple[str, str]:
     return key, value
 
 
-def _prompt(given: str | None) -> str:
-    """Take the prompt from the argument or from standard input."""
-    if given is None and sys.stdin.isatty():
-        raise typer.BadParameter("there is no prompt: give it as an argument, or - to type it here")
-    if given is None or given == "-":
-        prompt = typer.get_binary_stream("stdin").read().decode("utf-8", "replace")
-    else:
-        prompt = given.encode("utf-8", "replace").decode()  # an argument that was no UTF-8 comes as half characters
-    if not prompt.strip():
-        raise typer.BadParameter("the prompt is empty")
-    return prompt
-
-
-@app.command(context_settings={"allow_interspersed_args": False})
-def env(  # noqa: PLR0913  # one parameter for each option
-    command: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="PROGRAM",
-            help="Run this program, with its arguments, in place of printing. Its exit status is kept.",
-            show_default=False,
-        ),
-    ] = None,
-    *,
-    target: Annotated[Target, typer.Option("--for", help="What the variables are for.")] = "openai",
-    form: Annotated[Format | None, typer.Option("--format", help="How to print. Default: shell.")] = None,
-    show_secrets: Annotated[
-        bool, typer.Option("--show-secrets", help="Print keys and tokens in place of references to their variables.")
-    ] = False,
-    route: RouteOption = None,
-    env_file: EnvFileOption = None,
-    endpoint: EndpointOption = None,
-    debug: DebugOption = False,
-) -> None:
-    """Lead another program through the gateway, by its variables.
-
-    Prints them, or runs a program with them.
-
-    \b
-      eval "$(deepseek-gateway env)"                 for this shell
-      deepseek-gateway env -- python my_program.py   for one program
-      deepseek-gateway env --for curl                as a curl command
-
-    Without --for they are those of the openai package, for any program that makes an OpenAI client of its own.
-    Variables that would send your OpenAI identity along (OPENAI_ORG_ID and the like) are unset.
-    """  # noqa: D301  # \b keeps the lines apart
-    if command and (form or show_secrets or target == "curl"):
-        raise typer.BadParameter("a program is run without --format, --show-secrets and --for curl")
-    if target == "curl" and form not in {None, "shell"}:
-        raise typer.BadParameter("--for curl gives a command for a shell, and no other --format")
-    config, origins = settings(route, env_file, endpoint)
-    from .env import run, show  # noqa: PLC0415  # rarely needed
-
-    with reporting(config, debug=debug):
-        if command:
-            run(target, config, command)
-        show(target, config, origins, form=form or "shell", show_secrets=show_secrets)
+app.command(context_settings={"allow_interspersed_args": False})(env)
 
 
 @app.command()
 def doctor(  # noqa: PLR0913  # one parameter for each option
     *,
-    model: Annotated[str, typer.Option("--model", help="Model to ask.", metavar="NAME")] = "deepseek-flash",
-    offline: Annotated[bool, typer.Option("--offline", help="Connect to nothing.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, for machines.")] = False,
-    max_retries: Annotated[
-        int, typer.Option("--max-retries", min=0, help="Retries of your client, for the worst-case number of calls.")
-    ] = 2,
-    max_attempts: Annotated[
-        int, typer.Option("--max-attempts", min=1, max=5, help="Attempts that you ask the gateway for, likewise.")
-    ] = 1,
+    model: ModelOption = DEFAULT_MODEL,
+    offline: Annotated[bool, typer.Option("--offline", help="Open no connection.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object: settings, checks, summary and exit_status.")
+    ] = False,
     route: RouteOption = None,
     env_file: EnvFileOption = None,
     endpoint: EndpointOption = None,
@@ -232,30 +146,23 @@ def doctor(  # noqa: PLR0913  # one parameter for each option
 ) -> None:
     """Check settings, network, gateway and key, each with its remedy.
 
-    Says first what is configured and where each value came from; of secrets no more than the length is shown. Costs at
-    most one short completion, and none with --offline. The exit status is 1 if a check failed.
+    Shows every setting and its origin; secrets are shown only by their length. Costs at most one short completion,
+    and none with --offline. The exit status is 1 if a check failed.
     """
-    from rich.console import Console  # noqa: PLC0415  # a wrong option does not need it
+    from rich.console import Console  # noqa: PLC0415  # usage errors do not need it
 
-    from . import doctor as checks  # noqa: PLC0415  # only this command needs them
-    from . import report  # noqa: PLC0415  # likewise
+    from . import report  # noqa: PLC0415  # only this command needs it
+    from .doctor import Case, diagnose  # noqa: PLC0415  # likewise
 
-    case = checks.Case.of(
-        env_file or ...,
-        settings={"route": route, "endpoint": endpoint},
-        model=model,
-        offline=offline,
-        max_retries=max_retries,
-        max_attempts=max_attempts,
-    )
-    with reporting(debug=debug):
-        results = checks.diagnose(case)
-        if as_json:
-            typer.echo(report.as_json(case.findings, results))
-        else:
-            report.show(case.findings, results, Console(highlight=False))
-        if debug:
-            typer.echo(case.traceback, err=True, nl=False)
+    findings = look_up(env_file=env_file or ..., route=route, endpoint=endpoint)
+    case = Case(findings=findings, model=model, offline=offline)
+    results = diagnose(case)
+    if as_json:
+        typer.echo(report.as_json(findings, results))
+    else:
+        report.print_report(findings, results, Console(highlight=False))
+    if debug and "probe" in vars(case):  # the completion was made
+        typer.echo(case.probe.traceback, err=True, nl=False)
     raise typer.Exit(report.exit_status(results))
 
 
@@ -263,29 +170,27 @@ def doctor(  # noqa: PLR0913  # one parameter for each option
 def demo(
     *,
     live: Annotated[
-        bool, typer.Option("--live", help="Use your own settings (environment and .env) in place of the emulator.")
+        bool, typer.Option("--live", help="Use your own settings (environment and .env) instead of the emulator.")
     ] = False,
     route: RouteOption = None,
     env_file: EnvFileOption = None,
     endpoint: EndpointOption = None,
-    debug: DebugOption = False,
+    debug: DebugOption = False,  # noqa: ARG001  # every command takes it
 ) -> None:
-    """Walk through every route on a local emulator; no account needed.
+    """Call every route on a local emulator; no account is needed.
 
-    Shows for each step what was sent and what came back. The exit status is 0 if every step answered as it should.
-    With --live, --route walks that route alone; the emulator takes no settings.
+    Shows what each step sent and what came back. The exit status is 0 if every step succeeded. With --live, --route
+    chooses a single route.
     """
     if not live and (route or env_file or endpoint):
         raise typer.BadParameter("--route, --env-file and --endpoint need --live: the emulator takes no settings")
-    config = settings(route, env_file, endpoint)[0] if live else None
-    from rich.console import Console  # noqa: PLC0415  # a complaint does not need it
+    config = load_settings(route, env_file, endpoint)[0] if live else None
+    from rich.console import Console  # noqa: PLC0415  # usage errors do not need it
 
-    from .demo import run_live, run_on_emulator  # noqa: PLC0415  # importing openai is put off until it must be
+    from .demo import run_live, run_on_emulator  # noqa: PLC0415  # they import openai
 
     console = Console(highlight=False, soft_wrap=True)
-    with reporting(config, debug=debug):
-        status = run_live(config, console, only=route) if config else run_on_emulator(console)
-    raise typer.Exit(status)
+    raise typer.Exit(run_live(config, console, only=route) if config else run_on_emulator(console))
 
 
 @app.command("emulator")
@@ -301,20 +206,18 @@ def serve_emulator(  # noqa: PLR0913  # one parameter for each option
         bool,
         typer.Option(
             "--stored-key/--no-stored-key",
-            help="Whether a DeepSeek key is stored at the gateway, for calls without one. An open gateway uses none.",
+            help="Whether the gateway has a DeepSeek key for calls without one. An open gateway does not use it.",
         ),
     ] = True,
     latency: Annotated[
-        float,
-        typer.Option("--latency", metavar="SECONDS", min=0, help="Seconds that DeepSeek takes until an answer begins."),
+        float, typer.Option("--latency", metavar="SECONDS", min=0, help="Seconds before DeepSeek begins an answer.")
     ] = 0.0,
     fail: Annotated[
         list[str] | None,
         typer.Option(
             "--fail",
             metavar="CODE[:TIMES]",
-            help="Let the next calls fail with a code of the gateway, such as 2003, or a status, such as 503. "
-            "Repeat it for more; the order counts.",
+            help="Fail the next calls with this gateway code, such as 2003, or status, such as 503. May be repeated.",
         ),
     ] = None,
     route: RouteOption = None,
@@ -324,19 +227,14 @@ def serve_emulator(  # noqa: PLR0913  # one parameter for each option
 ) -> None:
     """Serve a local AI Gateway with a local DeepSeek behind it.
 
-    Prints the settings that lead a program there, by --route, and a line for each exchange, which its page shows in
-    full. Ctrl-C ends it. No account is needed, and no settings.
+    Prints the settings that point a program at it, for the --route, and a line for each exchange. Its page shows the
+    exchanges in full. Ctrl-C ends it. No account and no settings are needed.
     """
     if env_file or endpoint:
         raise typer.BadParameter("the emulator takes no settings, so neither --env-file nor --endpoint")
     from .emulator import run  # noqa: PLC0415  # it needs the extra
 
-    run(
-        port=port,
-        authenticated=authenticated,
-        stored_key=stored_key,
-        latency=latency,
-        failures=fail or [],
-        route=route or "provider",
-        debug=debug,
-    )
+    options: dict[str, Any] = {"port": port, "authenticated": authenticated, "latency": latency}
+    if not stored_key:
+        options["stored_keys"] = {}
+    run(options, fail or [], route or "provider", debug=debug)

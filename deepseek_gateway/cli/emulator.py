@@ -1,12 +1,11 @@
-"""The command `emulator`: serve until Ctrl-C, say how to get there, and print a line for each exchange."""
+"""The command `emulator`: serve until Ctrl-C, print the settings to use and a line for each exchange."""
 
 from __future__ import annotations
 
 import os
-import re
 import signal
-import sys
 import traceback
+from contextlib import suppress
 from queue import Empty, SimpleQueue
 from time import localtime, strftime
 from typing import TYPE_CHECKING, Any
@@ -17,68 +16,56 @@ from rich.text import Text
 
 from deepseek_gateway._settings import VARIABLE
 
+from .options import say
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping, Sequence
 
     from deepseek_gateway._settings import Route
     from deepseek_gateway.emulator import Emulator, Row
 
-# A wait without end would keep Ctrl-C from being noticed on Windows.
-_LONGEST_WAIT = 0.2
+_LONGEST_WAIT = 0.2  # seconds; on Windows, Ctrl-C does not end a wait without a timeout
 _COLOURS = {2: "green", 4: "yellow", 5: "red"}
 
 
-def run(  # noqa: PLR0913  # the options of the command
-    *,
-    port: int,
-    authenticated: bool,
-    stored_key: bool,
-    latency: float,
-    failures: list[str],
-    route: Route,
-    debug: bool,
-) -> None:
-    """Serve as the options say, or say which of them cannot be and exit."""
+def run(options: Mapping[str, Any], failures: Sequence[str], route: Route, *, debug: bool) -> None:
+    """Serve an `Emulator` with these options until the process is interrupted, or report which option is wrong."""
     from deepseek_gateway.emulator import Emulator  # noqa: PLC0415  # it needs the extra
-    from deepseek_gateway.emulator._faults import CODES, STATUSES  # noqa: PLC0415  # likewise
 
     rows: SimpleQueue[Row | None] = SimpleQueue()
-    keys = None if stored_key else dict[str, str]()
     try:
-        serving = Emulator(
-            authenticated=authenticated, stored_keys=keys, latency=latency, port=port, on_exchange=rows.put
-        )
+        emulator = Emulator(**options, on_exchange=rows.put)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
     for text in failures:
-        try:
-            serving.fail_next(**failure(text))
-        except ValueError:
-            codes, statuses = (", ".join(map(str, sorted(known))) for known in (CODES, STATUSES))
-            raise typer.BadParameter(
-                f"No failure {text!r} is known. Give a code of the gateway ({codes}) or a status ({statuses}), "
-                "and after a colon how often, such as 503:2.",
-                param_hint="--fail",
-            ) from None
+        _add_failure(emulator, text)
     try:
-        serve(serving, rows, Console(highlight=False, soft_wrap=True), route)
+        serve(emulator, rows, Console(highlight=False, soft_wrap=True), route)
     except (OSError, RuntimeError) as error:
-        if debug:
-            traceback.print_exc()
         message = str(error)
         if isinstance(error, OSError):
             reason = os.strerror(error.errno) if error.errno else message
-            message = f"Cannot listen on port {port} of 127.0.0.1 ({reason}); choose another with --port, 0 for any."
-        sys.stderr.write(f"{message}\n")
+            message = f"Cannot listen on port {options['port']} of 127.0.0.1 ({reason}); "
+            message += "choose another with --port, 0 for any."
+        say(f"{traceback.format_exc()}{message}" if debug else message)
         raise typer.Exit(1) from None
 
 
-def failure(text: str) -> dict[str, Any]:
-    """Read `CODE[:TIMES]` as arguments of `Emulator.fail_next()`; codes of the gateway have four digits or more."""
-    found = re.fullmatch(r"([0-9]{3,5})(?::([0-9]{1,6}))?", text)
-    if not found:
-        raise ValueError(text)
-    return {"code" if len(found[1]) > len("503") else "status": int(found[1]), "times": int(found[2] or 1)}
+def _add_failure(emulator: Emulator, text: str) -> None:
+    """Read `CODE[:TIMES]`; a status has three digits, and a code of the gateway has more."""
+    number, colon, times = text.partition(":")
+    try:
+        code, status = (None, int(number)) if len(number) <= len("503") else (int(number), None)
+        emulator.fail_next(code, status=status, times=int(times) if colon else 1)
+    except ValueError:
+        from deepseek_gateway.emulator._faults import CODES, STATUSES  # noqa: PLC0415  # it needs the extra
+
+        codes, statuses = (", ".join(map(str, sorted(known))) for known in (CODES, STATUSES))
+        raise typer.BadParameter(
+            f"No failure {text!r} is known. Give a code of the gateway ({codes}) or a status ({statuses}), "
+            "and after a colon how often, such as 503:2.",
+            param_hint="--fail",
+        ) from None
 
 
 def serve(emulator: Emulator, rows: SimpleQueue[Row | None], console: Console, route: Route = "provider") -> None:
@@ -93,37 +80,34 @@ def serve(emulator: Emulator, rows: SimpleQueue[Row | None], console: Console, r
         for text in introduction(emulator, route):
             console.print(text, markup=False)
         prefixes = f"/v1/{emulator.account_id}/{emulator.gateway_id}", f"/client/v4/accounts/{emulator.account_id}"
-        for row in _until_none(rows):
+        while row := _next(rows):
             console.print(line(row, prefixes))
-            emulator.requests.clear()  # for tests to read; here they would only fill memory
+            emulator.requests.clear()  # nobody reads them here, and they would fill the memory
+
+
+def _next(rows: SimpleQueue[Row | None]) -> Row | None:
+    while True:
+        with suppress(Empty):
+            return rows.get(timeout=_LONGEST_WAIT)
 
 
 def introduction(emulator: Emulator, route: Route = "provider") -> Iterator[str]:
-    """Say how to get to the emulator."""
-    yield "# A local AI Gateway and DeepSeek; nothing leaves this machine. Paste into the shell of your program:\n"
+    """Say how to reach the emulator."""
     rest = f"{emulator.url}/client/v4/accounts/{emulator.account_id}/ai"
     chosen: dict[str, str] = {} if route == "provider" else {VARIABLE["route"]: route}
     if route == "rest":
         chosen[VARIABLE["endpoint"]] = rest
-    for name, value in (emulator.environ | chosen).items():
-        yield f"export {name}='{value}'"
+    yield "# A local AI Gateway and DeepSeek; nothing leaves this machine. Paste into the shell of your program:\n"
+    yield from (f"export {name}='{value}'" for name, value in (emulator.environ | chosen).items())
     yield "" if route == "rest" else f"\n# On the rest route the endpoint is {rest}"
-    yield f"# What happens is shown at {emulator.url}/ and below; Ctrl-C ends it.\n"
-
-
-def _until_none(rows: SimpleQueue[Row | None]) -> Iterator[Row]:
-    while True:
-        try:
-            row = rows.get(timeout=_LONGEST_WAIT)
-        except Empty:
-            continue
-        if row is None:
-            return
-        yield row
+    yield f"# The exchanges are shown at {emulator.url}/ and below; Ctrl-C ends the emulator.\n"
 
 
 def line(row: Row, prefixes: tuple[str, ...] = ()) -> Text:
-    """Write an exchange in one line: time, method and path without the prefix, model, status, cache, milliseconds."""
+    """Write an exchange in one line: time, method and path without the prefix, model, status, cache, milliseconds.
+
+    Whatever callers send is escaped, because it could move the cursor of the terminal.
+    """
     path, model = row.path, row.asked or "-"
     for prefix in prefixes:
         path = path.removeprefix(prefix)
@@ -131,14 +115,10 @@ def line(row: Row, prefixes: tuple[str, ...] = ()) -> Text:
         model += f" -> {row.sent}"
     status = str(row.status or "no answer") + ("" if row.complete or row.status is None else " cut off")
     colour = _COLOURS.get((row.status or 500) // 100, "") if row.complete else "red"
+    path, model, cache = (ascii(text)[1:-1] for text in (path, model, row.cache or "-"))
     return Text.assemble(
         (strftime("%H:%M:%S", localtime(row.began)), "dim"),
-        f"  {row.method} {_plain(path)}  {_plain(model)}  ",
+        f"  {row.method} {path}  {model}  ",
         (status, colour),
-        f"  {_plain(row.cache) or '-'}  {(row.seconds or 0) * 1000:.0f} ms",
+        f"  {cache}  {(row.seconds or 0) * 1000:.0f} ms",
     )
-
-
-def _plain(text: str) -> str:
-    """Keep what callers send from moving the cursor of the terminal."""
-    return ascii(text)[1:-1]

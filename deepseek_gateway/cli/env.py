@@ -1,6 +1,5 @@
-"""What `deepseek-gateway env` does: print what a program needs, or run it with that."""
-
-from __future__ import annotations
+"""The command `env`: print the variables that a program needs, or run the program with them."""
+# No `from __future__ import annotations` here: Typer reads the annotations as objects.
 
 import os
 import re
@@ -8,15 +7,20 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from importlib import metadata
-from typing import TYPE_CHECKING, NoReturn, TypeAlias
+from typing import Annotated, NoReturn, TypeAlias
 
 import typer
+
+from deepseek_gateway._config import GatewayConfig
 
 from .environment import (
     AMBIENT,
     CUSTOM_HEADERS,
     CUSTOM_HEADERS_SINCE,
     PROGRAMS,
+    Format,
+    Target,
+    Value,
     as_curl,
     as_dotenv,
     as_json,
@@ -28,17 +32,50 @@ from .environment import (
     request_headers,
     secrets_in,
 )
-from .options import say
-
-if TYPE_CHECKING:
-    from deepseek_gateway._config import GatewayConfig
-
-    from .environment import Format, Target, Value
+from .options import DebugOption, EndpointOption, EnvFileOption, RouteOption, load_settings, say
 
 _NOT_FOUND, _NOT_RUNNABLE = 127, 126  # what a shell reports
 
 Origins: TypeAlias = Mapping[str, tuple[str, str]]
 """By field, where its value was found, and the variable's name there."""
+
+
+def env(  # noqa: PLR0913  # one parameter for each option
+    command: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="PROGRAM", help="Run this program with its arguments.", show_default=False),
+    ] = None,
+    *,
+    target: Annotated[Target, typer.Option("--for", help="The program that reads the variables.")] = "openai",
+    form: Annotated[Format | None, typer.Option("--format", help="How to print. Default: shell.")] = None,
+    show_secrets: Annotated[
+        bool, typer.Option("--show-secrets", help="Print keys and tokens instead of references to their variables.")
+    ] = False,
+    route: RouteOption = None,
+    env_file: EnvFileOption = None,
+    endpoint: EndpointOption = None,
+    debug: DebugOption = False,  # noqa: ARG001  # every command takes it
+) -> None:
+    """Point another program at the gateway by environment variables.
+
+    Prints the variables, or runs a program with them and keeps its exit status.
+
+    \b
+      eval "$(deepseek-gateway env)"                 for this shell
+      deepseek-gateway env -- python my_program.py   for one program
+      deepseek-gateway env --for curl                as a curl command
+
+    Without --for, the variables are those of the openai package, for any program that makes its own OpenAI client.
+    Variables that would send your OpenAI identity along (OPENAI_ORG_ID and the like) are unset.
+    """  # noqa: D301  # \b keeps the lines apart
+    if command and (form or show_secrets or target == "curl"):
+        raise typer.BadParameter("a program is run without --format, --show-secrets and --for curl")
+    if target == "curl" and form not in {None, "shell"}:
+        raise typer.BadParameter("--for curl prints a shell command and takes no other --format")
+    config, origins = load_settings(route, env_file, endpoint)
+    if command:
+        run(target, config, command)
+    show(target, config, origins, form=form or "shell", show_secrets=show_secrets)
 
 
 def show(target: Target, config: GatewayConfig, origins: Origins, *, form: Format, show_secrets: bool) -> None:

@@ -7,7 +7,8 @@ import shlex
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
-from deepseek_gateway._settings import VARIABLE
+from deepseek_gateway._request import model_on
+from deepseek_gateway._settings import DEFAULT_MODEL, OPENAI_VARIABLES, VARIABLE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,7 +20,6 @@ Format: TypeAlias = Literal["shell", "dotenv", "json"]
 
 _KEY, _TOKEN = VARIABLE["api_key"], VARIABLE["gateway_token"]
 
-MODEL = "deepseek-flash"
 CUSTOM_HEADERS = "OPENAI_CUSTOM_HEADERS"
 CUSTOM_HEADERS_SINCE = (2, 34, 0)
 """The first openai that sends them; read in the published packages, of which 2.33.0 does not."""
@@ -60,8 +60,8 @@ PROGRAMS: dict[str, Program] = {
 }
 """By what `--for` takes; read in, and but for aider tried with, the versions that README names."""
 
-AMBIENT = ("OPENAI_ADMIN_KEY", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID", CUSTOM_HEADERS)
-"""What an OpenAI client would send along if it finds it in the environment, also to Cloudflare and DeepSeek."""
+AMBIENT = tuple(name for name in OPENAI_VARIABLES if name not in {"OPENAI_API_KEY", "OPENAI_BASE_URL"})
+"""The variables that an OpenAI client would send to Cloudflare and DeepSeek, and that `env` does not set itself."""
 
 
 def environment(program: Program, config: GatewayConfig, variables: Mapping[str, str]) -> dict[str, Value]:
@@ -171,7 +171,7 @@ def secrets_in(values: Mapping[str, Value]) -> list[str]:
 
 def model_name(config: GatewayConfig) -> str:
     """Name the model as the route wants it (Cloudflare docs: usage/providers/deepseek, usage/chat-completion)."""
-    return MODEL if config.route == "provider" else f"deepseek/{MODEL}"
+    return model_on(config.route, DEFAULT_MODEL)
 
 
 def _bearer(config: GatewayConfig, variables: Mapping[str, str]) -> Secret | None:

@@ -1,17 +1,15 @@
-"""The one short completion of `deepseek-gateway doctor`: what its connection, its answer and its failure tell.
+"""The one short completion of `doctor`: what its connection, its answer and its failure show.
 
-It is made with the client that every program gets, so proxies, trusted certificates and credentials are those that
-count, and nothing else is ever connected to.
+It uses the client that every program gets, so it meets the same proxies, trusted certificates and credentials.
 """
 
 from __future__ import annotations
 
-import re
 import socket
 import ssl
 import time
 import traceback
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -20,8 +18,11 @@ import openai
 from deepseek_gateway._client import create_client
 from deepseek_gateway._codes import CODES, TEXTS, RequestFacts, deepseek_remedy
 from deepseek_gateway._headers import gateway_headers
-from deepseek_gateway._request import model_on
+from deepseek_gateway._request import request_facts
 from deepseek_gateway._settings import VARIABLE
+
+from .ask import Answer, arguments
+from .options import printable, without_secrets
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,163 +33,10 @@ if TYPE_CHECKING:
 else:
     from deepseek_gateway._connections import httpx  # the one that openai itself uses
 
-_SECONDS = 30
-_TOKENS = 16
+_NOT_A_GATEWAY = f"check {VARIABLE['endpoint']}, and whether a proxy or a login page answers in its place"
 
-
-class Certificate(NamedTuple):
-    """What was learnt of a server's certificate, which was verified; empty where the system does not tell."""
-
-    protocol: str
-    issuer: str
-    expires: str
-
-
-class Trouble(NamedTuple):
-    """Why a check failed."""
-
-    check: str
-    found: str
-    remedy: str
-
-
-@dataclass(slots=True)
-class Outcome:
-    """How far the completion came, and what was seen on the way."""
-
-    sent: RequestFacts
-    host: str
-    port: int
-    secure: bool
-    proxied: bool = False
-    reached: str = "name resolution"
-    address: str = ""
-    certificate: Certificate | None = None
-    status: int | None = None
-    headers: dict[str, str] = field(default_factory=dict[str, str])
-    clock: float = 0.0
-    arrivals: list[float] = field(default_factory=list[float])
-    chunks: int = 0
-    model: str = ""
-    error: Exception | None = None
-
-    @property
-    def trouble(self) -> Trouble | None:
-        """The one check at which the completion failed; those before it passed, those after it were not reached."""
-        if self.error is None:
-            return None
-        if isinstance(self.error, openai.APIError) and (
-            self.error.type or isinstance(self.error, openai.APIStatusError)
-        ):
-            return _refused(self.error, self)
-        return _lost(self.error, self)
-
-    @property
-    def traceback(self) -> str:
-        """The traceback of the failure, without credentials."""
-        return self.readable("".join(traceback.format_exception(self.error)), line=False) if self.error else ""
-
-    def readable(self, text: str, *, line: bool = True) -> str:
-        """Take credentials, also the parts that DeepSeek repeats, and control characters out of somebody's text."""
-        text = re.sub(r"(api key: )\S+", r"\1[redacted]", self.sent.hide(text), flags=re.IGNORECASE)
-        text = " ".join(text.split()) if line else text
-        return "".join(each for each in text if each.isprintable() or each == "\n")
-
-    def see_step(self, event: str, info: dict[str, Any]) -> None:
-        """Follow the connection: the `trace` extension of httpcore, as httpx documents it."""
-        step = event.partition(".")[2]
-        if step == "connect_tcp.started":
-            self.proxied = info["host"] != self.host
-            self.host, self.port, self.reached = info["host"], info["port"], "TCP connection"
-        elif step == "connect_tcp.complete":
-            self.address = info["return_value"].get_extra_info("server_addr")[0]
-            self.reached = "TLS certificate" if self.secure else "gateway"
-        elif step == "start_tls.complete":
-            self.certificate = _certificate(info["return_value"].get_extra_info("ssl_object"))
-            self.reached = "gateway"
-
-    def see_answer(self, response: httpx.Response) -> None:
-        """Note an answer as it came, before anything is made of it."""
-        self.status, self.headers, self.clock = response.status_code, dict(response.headers), time.time()
-        if response.is_success:
-            self.reached = "streaming"
-        response.stream = _Arriving(response.stream, self.arrivals)
-
-
-class _Arriving(httpx.SyncByteStream):
-    """A body on its way, with the time at which each piece of it came, the answer's headers being the first."""
-
-    def __init__(self, inner: Any, arrivals: list[float]) -> None:
-        self._inner = inner
-        self._arrivals = arrivals
-
-    def __iter__(self) -> Iterator[bytes]:
-        for piece in self._inner:
-            self._arrivals.append(time.perf_counter())
-            yield piece
-
-    def close(self) -> None:
-        self._inner.close()
-
-
-def probe(config: GatewayConfig, model: str) -> Outcome:
-    """Ask for one short streamed completion, once.
-
-    Args:
-        config: Settings that suffice.
-        model: A model that the route can reach.
-
-    Returns:
-        What happened; failures of any kind are part of it.
-    """
-    url, key = httpx.URL(config.base_url), None if config.route == "rest" else config.api_key
-    outcome = Outcome(
-        RequestFacts(
-            method="POST",
-            route=config.route,
-            authorization=key is not None,
-            gateway_token=config.gateway_token is not None,
-            key_is_stored=key is None,
-            model=model_on(config.route, model),
-            max_attempts=1,
-            secrets=tuple(filter(None, (config.api_key, config.gateway_token))),
-        ),
-        url.host,
-        url.port or (443 if url.scheme == "https" else 80),
-        url.scheme == "https",
-    )
-
-    def see_request(request: httpx.Request) -> None:
-        request.extensions["trace"] = outcome.see_step
-        outcome.arrivals.append(time.perf_counter())
-
-    hooks = {"event_hooks": {"request": [see_request], "response": [outcome.see_answer]}}
-    try:
-        with create_client(config, timeout=_SECONDS, max_retries=0, http_options=hooks) as client:
-            for chunk in client.chat.completions.create(
-                model=model,
-                # No cache has seen this question, or neither key nor model would be tried.
-                messages=[{"role": "user", "content": f"Say yes. ({time.time_ns()})"}],
-                max_tokens=_TOKENS,
-                stream=True,
-                extra_headers=gateway_headers(max_attempts=1),
-            ):
-                outcome.chunks += 1
-                outcome.model = outcome.model or getattr(chunk, "model", None) or ""
-    except Exception as error:  # noqa: BLE001  # whatever it is, it is to be told
-        outcome.error = error
-    return outcome
-
-
-def _certificate(ssl_object: Any) -> Certificate:
-    told: dict[str, Any] = ssl_object.getpeercert() or {}
-    issuer = {name: value for part in told.get("issuer", ()) for name, value in part}
-    names = (issuer.get("organizationName"), issuer.get("commonName"))
-    return Certificate(ssl_object.version() or "", ", ".join(filter(None, names)), told.get("notAfter", ""))
-
-
-# At which check a failure belongs, by its code or status; whatever is in none of them is DeepSeek's, or a limit,
-# policy or guardrail between the gateway and DeepSeek.
+# The check that fails, by code or status. All others are limits, policies or guardrails between the gateway and
+# DeepSeek, or failures of DeepSeek.
 _CHECK_OF = {
     **dict.fromkeys(("2001", "2008", "2019", "7000", "7001", "404", "405"), "gateway"),
     **dict.fromkeys(("2009", "10000"), "gateway authentication"),
@@ -198,70 +46,192 @@ _CHECK_OF = {
 }
 
 
-def _refused(error: openai.APIError, outcome: Outcome) -> Trouble:
-    """Tell who refused, from the exception that every program gets."""
-    code, kind, status = str(error.code), str(error.type), getattr(error, "status_code", outcome.status or 0)
+class Failure(NamedTuple):
+    """The check at which the completion failed, and why; it passed those before, and did not reach those after."""
+
+    check: str
+    found: str
+    remedy: str
+
+
+@dataclass
+class Probe:
+    """A completion, and what was seen on the way to its answer."""
+
+    config: GatewayConfig
+    model: str
+    host: str = ""
+    port: int = 0
+    place: str = ""
+    proxied: bool = False
+    address: str = "known"
+    tls: str = "none is needed, because plain HTTP stays on this computer"
+    authentication: str = "the gateway asks for none"
+    key: str = ""
+    reached: str = "name resolution"
+    facts: RequestFacts | None = None
+    status: int | None = None
+    headers: dict[str, str] = field(default_factory=dict[str, str])
+    clock: float = 0.0
+    arrivals: list[float] = field(default_factory=list[float])
+    answer: Answer = field(default_factory=Answer)
+    error: Exception | None = None
+
+    def run(self) -> Probe:
+        """Ask for one short streamed completion, once; a failure of any kind is kept."""
+        url = httpx.URL(self.config.base_url)
+        self.host = self.place = url.raw_host.decode()
+        self.port = url.port or (443 if url.scheme == "https" else 80)
+        hooks = {"event_hooks": {"request": [self._on_request], "response": [self._on_response]}}
+        try:
+            with create_client(self.config, timeout=30, max_retries=0, http_options=hooks) as client:
+                create: Any = client.chat.completions.create
+                prompt = f"Say yes. ({time.time_ns()})"  # no cache has seen it, so key and model are tried
+                question = arguments(prompt=prompt, model=self.model, headers=gateway_headers(max_attempts=1))
+                for chunk in create(**question, max_tokens=16):
+                    self.answer.add(chunk)
+        except Exception as error:  # noqa: BLE001  # every error is a finding
+            self.error = error
+        return self
+
+    @property
+    def failure(self) -> Failure | None:
+        """Why the completion failed, if it did."""
+        if self.error is None:
+            return None
+        refused = self.facts and (isinstance(self.error, openai.APIStatusError) or getattr(self.error, "type", None))
+        return _refused(cast("openai.APIError", self.error), self) if refused else _lost(self.error, self)
+
+    @property
+    def answered(self) -> str:
+        """The model that was asked, and the one that answered if it has another name."""
+        same = self.answer.model in {None, self.model, self.facts and self.facts.model}
+        return f"{self.model} answered" if same else f"{self.model} answered as {self.answer.model}"
+
+    @property
+    def traceback(self) -> str:
+        """The traceback of the failure, without credentials."""
+        text = "".join(traceback.format_exception(self.error)) if self.error else ""
+        return printable(without_secrets(text, asdict(self.config)))
+
+    def readable(self, text: object) -> str:
+        """Write somebody else's text in one line, without credentials and control characters."""
+        return printable(" ".join(without_secrets(str(text), asdict(self.config)).split()))
+
+    def _on_request(self, request: httpx.Request) -> None:
+        self.facts = facts = request_facts(request, self.config)
+        if facts.gateway_token:
+            self.authentication = f"the token in {VARIABLE['gateway_token']} was accepted"
+        self.key = "the key stored at Cloudflare" if facts.key_is_stored else f"the key in {VARIABLE['api_key']}"
+        request.extensions["trace"] = self._on_step
+        self.arrivals.append(time.perf_counter())
+
+    def _on_step(self, event: str, info: dict[str, Any]) -> None:
+        """Follow the connection: the `trace` extension of httpcore, as httpx documents it."""
+        step = event.partition(".")[2]
+        if step == "connect_tcp.started":
+            self.proxied = info["host"] != self.host
+            self.host, self.port, self.reached = info["host"], info["port"], "TCP connection"
+            self.place = f"the proxy {self.host}" if self.proxied else self.host
+        elif step == "connect_tcp.complete":
+            self.address = f"at {info['return_value'].get_extra_info('server_addr')[0]}"
+            self.reached = "TLS certificate" if self.config.base_url.startswith("https:") else "gateway"
+        elif step == "start_tls.complete":
+            self.tls = _described(info["return_value"].get_extra_info("ssl_object"))
+            self.reached = "gateway"
+
+    def _on_response(self, response: httpx.Response) -> None:
+        """Note the answer as it came, before the client explains it."""
+        self.status, self.headers, self.clock = response.status_code, dict(response.headers), time.time()
+        if response.is_success:
+            self.reached = "streaming"
+        response.stream = _Timed(response.stream, self.arrivals)
+
+
+@dataclass
+class _Timed(httpx.SyncByteStream):
+    """A body that notes the time at which each of its pieces arrives."""
+
+    inner: Any
+    arrivals: list[float]
+
+    def __iter__(self) -> Iterator[bytes]:
+        for piece in self.inner:
+            self.arrivals.append(time.perf_counter())
+            yield piece
+
+    def close(self) -> None:
+        self.inner.close()
+
+
+def _described(ssl_object: Any) -> str:
+    """Describe a verified certificate, as far as the system tells."""
+    certificate: dict[str, Any] = ssl_object.getpeercert() or {}
+    issuer = {name: value for part in certificate.get("issuer", ()) for name, value in part}
+    names = ", ".join(issuer[name] for name in ("organizationName", "commonName") if issuer.get(name))
+    expires = certificate.get("notAfter", "an unknown date")
+    return f"{ssl_object.version() or 'TLS'}, issued by {names or 'an unnamed CA'}, valid until {expires}"
+
+
+def _refused(error: openai.APIError, probe: Probe) -> Failure:
+    """Tell who refused the request, from the exception that every program gets."""
+    code, kind, status = str(error.code), str(error.type), getattr(error, "status_code", probe.status or 0)
     given: Any = error.body
     body = cast("dict[str, Any]", given) if isinstance(given, dict) else {}
-    said = outcome.readable(str(body.get("message") or error.message))  # the latter has the whole body in it
+    text = probe.readable(body.get("message") or error.message)  # the latter repeats the whole body
+    facts = cast("RequestFacts", probe.facts)  # only a request that was sent is refused
     if kind == "ai_gateway_error":
-        row = CODES.get(code) or next((row for start, row in TEXTS.items() if start in said.lower()), None)
+        row = CODES.get(code) or next((row for start, row in TEXTS.items() if start in text.lower()), None)
         check = _CHECK_OF.get(code, "gateway authentication" if status == HTTPStatus.FORBIDDEN else "DeepSeek reached")
         if row:
-            return Trouble(check, f"{row.meaning} ({status} {code})", outcome.readable(row.advice(outcome.sent)))
-        return Trouble(check, said, "see the gateway's settings and logs in the Cloudflare dashboard")
-    if kind in {"edge_error", "redirect_refused"} or (outcome.status == HTTPStatus.OK and kind == "upstream_error"):
-        remedy = f"check {VARIABLE['endpoint']}, and whether a proxy or a login page answers in its place"
-        return Trouble("gateway", said, remedy)
+            return Failure(check, f"{row.meaning} ({status} {code})", probe.readable(row.advice(facts)))
+        return Failure(check, text, "see the gateway's settings and logs in the Cloudflare dashboard")
+    if kind in {"edge_error", "redirect_refused"} or (probe.status == HTTPStatus.OK and kind == "upstream_error"):
+        return Failure("gateway", text, _NOT_A_GATEWAY)
     check = _CHECK_OF.get(str(status), "DeepSeek reached")
     if check == "gateway":
-        return Trouble(check, said, f"check {VARIABLE['endpoint']}: nothing is at the address made from it")
-    remedy = deepseek_remedy(status, said, outcome.sent) or "try again later; if it stays so, ask DeepSeek"
-    return Trouble(check, f"{status} from DeepSeek: {said}", remedy)
+        return Failure(check, text, f"check {VARIABLE['endpoint']}: nothing is at the address made from it")
+    remedy = deepseek_remedy(status, text, facts) or "try again later; if it stays so, ask DeepSeek"
+    return Failure(check, f"{status} from DeepSeek: {text}", remedy)
 
 
-def _lost(error: Exception, outcome: Outcome) -> Trouble:
-    """Tell where a connection failed, from what the exception was made of."""
-    causes = [error]
+def _lost(error: Exception, probe: Probe) -> Failure:
+    """Tell where a connection failed, from the causes of the exception."""
+    causes: list[BaseException] = [error]
     while cause := causes[-1].__cause__ or causes[-1].__context__:
-        causes.append(cause)  # type: ignore[arg-type]
-    where = f"{outcome.host}:{outcome.port}"
+        causes.append(cause)
+    where = f"{probe.host}:{probe.port}"
     for cause in causes:
         if isinstance(cause, socket.gaierror):
-            remedy = (
-                f"check this computer's network and DNS, and the spelling in {VARIABLE['endpoint']} or of the proxy"
-            )
-            return Trouble("name resolution", f"{outcome.host} has no address: {cause.strerror}", remedy)
-        if isinstance(cause, ssl.SSLError) and outcome.status is None:
+            remedy = f"check the network, DNS, and the spelling of the host in {VARIABLE['endpoint']} or of the proxy"
+            return Failure("name resolution", f"{probe.host} has no address: {cause.strerror}", remedy)
+        if isinstance(cause, ssl.SSLError) and probe.status is None:
             return _untrusted(cause, where)
         if isinstance(cause, httpx.ProxyError):
             remedy = "check user and password of the proxy in HTTPS_PROXY, or name the gateway's host in NO_PROXY"
-            return Trouble(
-                "TCP connection", f"the proxy {where} refused to connect: {outcome.readable(str(cause))}", remedy
-            )
-    why = outcome.readable(str(causes[-1])) or type(causes[-1]).__name__
-    if outcome.reached == "streaming":
+            found = f"the proxy {where} refused to connect: {probe.readable(cause)}"
+            return Failure("TCP connection", found, remedy)
+    if probe.reached == "streaming":
         remedy = "try again; if it stays so, something between here and DeepSeek ends streams: a proxy, a firewall"
-        return Trouble("streaming", outcome.readable(str(error)), remedy)
+        return Failure("streaming", probe.readable(error), remedy)
     remedy = f"check that a firewall or proxy lets you through to it, and {VARIABLE['endpoint']}"
-    if outcome.proxied and outcome.reached == "TCP connection":
+    if probe.proxied and probe.reached == "TCP connection":
         remedy = "check the proxy's address in HTTPS_PROXY, or name the gateway's host in NO_PROXY"
-    if outcome.reached == "name resolution":  # nothing was even begun
+    if probe.reached == "name resolution":  # no connection was even begun
         remedy = "check HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY"
-    return Trouble(outcome.reached, f"{where}: {why}", remedy)
+    why = probe.readable(causes[-1]) or type(causes[-1]).__name__
+    return Failure(probe.reached, f"{where}: {why}", remedy)
 
 
-def _untrusted(error: ssl.SSLError, where: str) -> Trouble:
+def _untrusted(error: ssl.SSLError, where: str) -> Failure:
     """Say what is wrong with a certificate or a handshake."""
-    said = getattr(error, "verify_message", "") or (error.reason or "").replace("_", " ").lower() or "no handshake"
-    if "not yet valid" in said or "expired" in said:
-        remedy = "set this computer's clock right; if it is, whoever runs the server must renew the certificate"
-    elif "mismatch" in said or "not valid for" in said:
-        remedy = f"check {VARIABLE['endpoint']}, and whether a proxy or a login page answers in its place"
+    text = getattr(error, "verify_message", "") or (error.reason or "").replace("_", " ").lower() or "no handshake"
+    if "not yet valid" in text or "expired" in text:
+        remedy = "set this computer's clock; if it is right, whoever runs the server must renew the certificate"
+    elif "mismatch" in text or "not valid for" in text:
+        remedy = _NOT_A_GATEWAY
     elif isinstance(error, ssl.SSLCertVerificationError):
-        remedy = (
-            "if your network inspects TLS, set SSL_CERT_FILE to a file with its CA certificate and all others you need"
-        )
+        remedy = "if your network inspects TLS, set SSL_CERT_FILE to a file with its CA and all others that you need"
     else:
         remedy = f"check {VARIABLE['endpoint']}: what listens there does not speak TLS as it should"
-    return Trouble("TLS certificate", f"{where}: {said}", remedy)
+    return Failure("TLS certificate", f"{where}: {text}", remedy)

@@ -1,4 +1,4 @@
-"""How `deepseek-gateway doctor` tells what it found, to a person or to a machine."""
+"""How `doctor` reports what it found, to a person or to a machine."""
 
 from __future__ import annotations
 
@@ -12,17 +12,15 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from deepseek_gateway._codes import REDACTED
 from deepseek_gateway._settings import SETTINGS, Setting
 
-from .doctor import masked
+from .doctor import Judgement, masked
+from .options import without_secrets
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from deepseek_gateway._config import Findings
-
-    from .doctor import Result
 
 _STYLES = {"pass": "green", "warn": "yellow", "fail": "bold red", "skip": "dim"}
 _SYMBOLS = {"pass": "\N{CHECK MARK}", "warn": "!", "fail": "\N{BALLOT X}", "skip": "-"}
@@ -30,8 +28,8 @@ _ASCII_SYMBOLS = {"pass": "+", "warn": "!", "fail": "x", "skip": "-"}
 
 
 @dataclass(frozen=True, slots=True)
-class Value:
-    """A setting as it may be shown: of a secret the length alone."""
+class ShownSetting:
+    """A setting as it may be shown: a secret only by its length."""
 
     name: str
     variable: str
@@ -48,23 +46,20 @@ class Value:
         return f"{shown} ({self.origin})"
 
 
-def values(findings: Findings) -> list[Value]:
-    """Tell of every setting what it is and where it came from."""
-    shown: list[Value] = []
-    secrets = [str(secret) for each in SETTINGS if each.secret and (secret := findings.values[each.field])]
+def shown_settings(findings: Findings) -> list[ShownSetting]:
+    """Give every setting with its origin; a secret in the wrong setting is redacted."""
+    shown: list[ShownSetting] = []
     for setting in SETTINGS:
         text = None if findings.values[setting.field] is None else str(findings.values[setting.field])
         origin, variable = _origin(setting, findings)
         length = None if text is None else len(text)
-        value = None if text is None or setting.secret else masked(text)
-        for secret in secrets:  # put in the wrong place
-            value = value and value.replace(secret, REDACTED)
-        shown.append(Value(setting.field, variable, setting.secret, value, length, origin))
+        value = None if text is None or setting.secret else without_secrets(masked(text), findings.values)
+        shown.append(ShownSetting(setting.field, variable, setting.secret, value, length, origin))
     return shown
 
 
 def _origin(setting: Setting, findings: Findings) -> tuple[str, str]:
-    """Give where a value came from, and the variable in question."""
+    """Say where a value came from, and name its variable."""
     if setting.field not in findings.origins:
         return "default" if setting.default else "not set", setting.variables[0]
     origin, variable = findings.origins[setting.field]
@@ -74,64 +69,59 @@ def _origin(setting: Setting, findings: Findings) -> tuple[str, str]:
         return f"environment {variable}", variable
     pattern = re.compile(rf"\s*(?:export\s+)?'?{re.escape(variable)}'?\s*=")
     lines = Path(origin).read_text(encoding="utf-8-sig").splitlines()
-    found = [number for number, line in enumerate(lines, 1) if pattern.match(line)]
-    return (
-        f"{Path(origin).name} line {found[-1] if found else '?'} of {Path(origin).absolute()}",
-        variable,
-    )  # the last one counts
+    number = max((number for number, line in enumerate(lines, 1) if pattern.match(line)), default="?")  # the last wins
+    return f"{Path(origin).name} line {number} of {Path(origin).absolute()}", variable
 
 
-def exit_status(results: list[Result]) -> int:
+def exit_status(results: dict[str, Judgement]) -> int:
     """Give 1 if a check failed, else 0."""
-    return int(any(result.verdict == "fail" for result in results))
+    return int(any(result.verdict == "fail" for result in results.values()))
 
 
-def summary(results: list[Result]) -> str:
-    """Say in a sentence how it stands, and where to begin."""
-    counts = Counter(result.verdict for result in results)
-    told = (
+def summary(results: dict[str, Judgement]) -> str:
+    """Count the verdicts in a sentence, and say which failure to begin with."""
+    counts = Counter(result.verdict for result in results.values())
+    text = (
         f"{counts['pass']} passed, {counts['warn']} with a warning, {counts['fail']} failed, {counts['skip']} skipped"
     )
-    failed = next((result.name for result in results if result.verdict == "fail"), None)
-    return f"{told}; begin with {failed}." if failed else f"{told}."
+    failed = next((name for name, result in results.items() if result.verdict == "fail"), None)
+    return f"{text}; begin with {failed}." if failed else f"{text}."
 
 
-def as_json(findings: Findings, results: list[Result]) -> str:
-    """Tell all of it to a machine."""
-    told = {
-        "settings": [asdict(value) for value in values(findings)],
-        "checks": [asdict(result) for result in results],
+def as_json(findings: Findings, results: dict[str, Judgement]) -> str:
+    """Write one JSON object with every setting and every check, skipped ones included."""
+    report = {
+        "settings": [asdict(setting) for setting in shown_settings(findings)],
+        "checks": [{"name": name, **result._asdict()} for name, result in results.items()],
         "summary": summary(results),
         "exit_status": exit_status(results),
     }
-    return json.dumps(told, indent=2)
+    return json.dumps(report, indent=2)
 
 
-def show(findings: Findings, results: list[Result], console: Console) -> None:
-    """Tell all of it to a person."""
+def print_report(findings: Findings, results: dict[str, Judgement], console: Console) -> None:
+    """Print the report for a person; checks that were skipped for the same reason share a line."""
     symbols = _ASCII_SYMBOLS if console.options.ascii_only else _SYMBOLS
     console.print(Text("Settings", "bold"))
-    for value in values(findings):
-        _line(console, Text(f"  {value.name:<15}"), Text(str(value)))
+    for setting in shown_settings(findings):
+        _print(console, f"  {setting.name:<15}", str(setting))
     console.print(Text("\nChecks", "bold"))
-    for result in results:
-        verdict = Text(f"  {symbols[result.verdict]} {result.verdict}  ", _STYLES[result.verdict])
-        _line(console, verdict, Text.assemble((result.name, "bold"), f": {result.found}"))
-        if result.remedy:
-            _line(console, Text(" " * len(verdict)), Text(f"remedy: {result.remedy}", "italic"))
+    for name, result in results.items():
+        if result.verdict != "skip":
+            margin = f"  {symbols[result.verdict]} {result.verdict}  "
+            remedy = f"\nremedy: {result.remedy}" if result.remedy else ""
+            _print(console, margin, f"{name}: {result.found}{remedy}", _STYLES[result.verdict])
+    reasons = Counter(result.found for result in results.values() if result.verdict == "skip")
+    for reason, number in reasons.items():
+        _print(
+            console, f"  {symbols['skip']} skip  ", f"{number} checks were not tried, because {reason}", _STYLES["skip"]
+        )
     console.print(Text("\nSummary", "bold"))
-    _line(console, Text("  "), Text(summary(results)))
+    _print(console, "  ", summary(results))
 
 
-def _line(console: Console, margin: Text, text: Text) -> None:
+def _print(console: Console, margin: str, text: str, style: str = "") -> None:
     """Print a text beside its margin; a long URL or path stays in one piece, to be copied."""
-    room = console.width - len(margin)
-    for paragraph in text.split("\n"):
-        plain, at = paragraph.plain, 0
-        for line in textwrap.wrap(
-            plain, room, expand_tabs=False, replace_whitespace=False, break_long_words=False, break_on_hyphens=False
-        ):
-            start = plain.index(line, at)
-            at = start + len(line)
-            console.print(Text.assemble(margin, paragraph[start:at]), soft_wrap=True)
-            margin = Text(" " * len(margin))
+    wrapper = textwrap.TextWrapper(console.width - len(margin), break_long_words=False, break_on_hyphens=False)
+    lines = [line for paragraph in text.splitlines() for line in wrapper.wrap(paragraph)]
+    console.print(Text.assemble((margin, style), f"\n{' ' * len(margin)}".join(lines)), soft_wrap=True)

@@ -1,133 +1,14 @@
-"""The command line, in a process of its own where that matters, and the walk of `demo`."""
+"""The command line as a whole: help, usage errors, versions, missing extras and the options of every command."""
 
 from __future__ import annotations
 
 import re
 import subprocess
 import sys
-from dataclasses import replace
-from io import StringIO
-from typing import TYPE_CHECKING, Any
 
 import openai
 import pytest
-from calling import KEY, TOKEN
-from commands import call, run, set_up
-from loopback import Answer, Loopback
-from rich.console import Console
-
-from deepseek_gateway.cli import demo
-from deepseek_gateway.emulator import Emulator
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from deepseek_gateway import GatewayConfig
-
-ROUTES = ("provider", "compat", "rest")
-
-
-class TestDemo:
-    def test_it_walks_through_everything_and_says_who_answered(self) -> None:
-        status, out, err = run("demo")
-        assert (status, err) == (0, "")
-        steps = re.findall(r"(?m)^ ?\d+/20  (.+)$", out)
-        keys = {"provider": ("own DeepSeek key", "key stored at Cloudflare"), "rest": ("key stored at Cloudflare",)}
-        assert steps == [
-            f"{route} route, {key}, {flavour}, {form}"
-            for route in ROUTES
-            for key in keys.get(route, keys["provider"])
-            for flavour in ("sync", "async")
-            for form in ("plain", "streamed")
-        ]
-        assert out.count("sent       POST http://127.0.0.1:") == len(steps) == 20
-        assert out.count("thinking   ") == out.count("answer     ") == 20
-        assert out.count("with Authorization and cf-aig-authorization; model deepseek-flash\n") == 4
-        assert out.count("with cf-aig-authorization; model deepseek-flash\n") == 4
-        assert out.count("with Authorization and cf-aig-authorization; model deepseek/deepseek-flash\n") == 4
-        assert out.count("with cf-aig-authorization; model deepseek/deepseek-flash\n") == 4
-        assert out.count("with Authorization; model deepseek/deepseek-flash\n") == 4
-        assert "A local emulator" in out
-        assert "20 of 20 steps answered as they should." in out
-        ending = out.partition("To go live")[2]
-        assert all(name in ending for name in ("CLOUDFLARE_ACCOUNT_ID", "DEEPSEEK_API_KEY", "CF_AIG_TOKEN", "--live"))
-        secrets = Emulator()
-        assert secrets.api_key not in out
-        assert secrets.gateway_token not in out
-
-    @pytest.mark.parametrize(
-        ("settings", "walked", "left_out"),
-        [
-            ({"gateway_token": None}, {"provider", "compat"}, "rest, which needs CF_AIG_TOKEN"),
-            ({"api_key": None}, {"provider", "compat"}, "rest, because DEEPSEEK_GATEWAY_ENDPOINT"),
-            ({"route": "rest"}, {"rest"}, "provider and compat"),
-            ({}, {"provider", "compat"}, "used when DEEPSEEK_API_KEY is not set"),
-        ],
-    )
-    def test_live_walks_as_far_as_the_settings_reach(
-        self, settings: dict[str, Any], walked: set[str], left_out: str, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        with Emulator(authenticated=settings.get("gateway_token", "") is not None) as emulator:
-            config = emulator.config(**settings)
-            if settings == {"gateway_token": None}:
-                monkeypatch.setattr(demo, "replace", lambda _, route: emulator.config(route=route, **settings))
-                config = replace(config, endpoint=None, account_id="acct")
-            console = Console(file=StringIO(), soft_wrap=True)
-            assert demo.run_live(config, console) == 0
-            paths = {request.path for request in emulator.requests}
-        routes = {"provider": "/deepseek/", "compat": "/compat/", "rest": "/client/"}
-        assert {route for route, part in routes.items() if any(part in path for path in paths)} == walked
-        assert left_out in console.file.getvalue()  # type: ignore[attr-defined]
-
-    def test_live_without_settings_is_one_message_and_status_1(self) -> None:
-        status, out, err = run("demo", "--live")
-        assert (status, out) == (1, "")
-        assert "CLOUDFLARE_ACCOUNT_ID is not set" in err
-        assert "Traceback" not in err
-
-    def test_live_with_a_route_walks_that_one_alone(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        with Emulator() as emulator:
-            set_up(monkeypatch, emulator.config())
-            status, out, _ = call("demo", "--live", "--route", "compat")
-            assert (status, len(emulator.requests)) == (0, 4)
-        assert "Left out" not in out
-
-    def test_the_emulator_takes_no_settings(self) -> None:
-        status, _, err = call("demo", "--route", "compat")
-        assert status == 2
-        assert "need --live" in err
-
-    @pytest.mark.parametrize(
-        ("answer", "trouble"),
-        [
-            (lambda _: Answer({"error": {"message": "no", "code": "c", "type": "t"}}, 401), "AuthenticationError: "),
-            (lambda _: Answer({"choices": []}), "the answer is empty"),
-            (lambda _: Answer([]), "the answer is empty"),
-        ],
-        ids=["error", "nothing", "empty stream"],
-    )
-    def test_a_step_that_goes_wrong_fails_the_walk(
-        self,
-        gateway: Loopback,
-        config_at: Callable[..., GatewayConfig],
-        answer: Any,
-        trouble: str,
-    ) -> None:
-        gateway.answer = answer
-        streamed = isinstance(answer(None).body, list)
-        console = Console(file=StringIO(), soft_wrap=True)
-        assert demo.walk([demo.Step(config_at(gateway), "sync", streamed)], console) == 1
-        text = console.file.getvalue()  # type: ignore[attr-defined]
-        assert f"FAILED     {trouble}" in text
-        assert "0 of 1 steps" in text
-        assert KEY not in text
-        assert TOKEN not in text
-
-    def test_a_wrong_credential_or_model_on_the_wire_fails_the_walk(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(demo, "_wanted", lambda _: (("Authorization",), "deepseek-flash"))
-        with Emulator() as emulator:
-            outcome = demo.take(demo.Step(emulator.config(), "async", streamed=True))
-        assert "sent ('Authorization', 'cf-aig-authorization')" in outcome.trouble
+from commands import call
 
 
 @pytest.mark.parametrize(
@@ -139,7 +20,7 @@ class TestDemo:
         ("starlette", ["ask", "--emulator", "Why?"], "emulator"),
     ],
 )
-def test_without_its_extra_a_command_says_what_to_install(missing: str, arguments: list[str], extra: str) -> None:
+def test_command_without_its_extra_names_the_package_to_install(missing: str, arguments: list[str], extra: str) -> None:
     code = f"import sys; sys.modules[{missing!r}] = None; from deepseek_gateway.__main__ import main; main()"
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 2
@@ -157,23 +38,23 @@ def test_without_its_extra_a_command_says_what_to_install(missing: str, argument
         (["no-such-command"], 2),
     ],
 )
-def test_help_fits_a_terminal_and_wrong_usage_is_status_2(
+def test_help_fits_80_columns_and_unknown_command_exits_with_status_2(
     arguments: list[str], status: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     got, out, err = call(*arguments)
     assert got == status
     assert all(len(line) <= 80 for line in (out + err).splitlines())
-    assert "..." not in re.sub(r"\[ARGS\]\.\.\.|\[PROGRAM\]\.\.\.|time \.\.\.", "", out), "a sentence was cut off"
+    assert "..." not in re.sub(r"\[ARGS\]\.\.\.|\[PROGRAM\]\.\.\.|log_id \.\.\.", "", out), "a sentence was cut off"
 
 
-def test_the_version_names_what_matters() -> None:
+def test_version_names_openai_and_python() -> None:
     status, out, _ = call("--version")
     assert status == 0
     assert re.fullmatch(rf"deepseek-gateway .+, openai {openai.__version__}, Python 3\.\d+\.\d+\n", out)
 
 
 @pytest.mark.parametrize("command", ["ask", "env", "demo"])
-def test_every_command_takes_the_settings_as_options(command: str) -> None:
+def test_every_command_has_the_options_for_settings(command: str) -> None:
     help_text = call(command, "--help")[1]
     assert all(option in help_text for option in ("--route", "--env-file", "--endpoint", "--debug"))

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import openai
 import pytest
+from commands import call
 from rich.console import Console
 
 from deepseek_gateway import GatewayConfig, create_client
@@ -88,7 +89,7 @@ def run(*arguments: str, code: str = "") -> tuple[int, str, str]:
 
 
 @pytest.mark.parametrize("route", ["compat", "rest"])
-def test_the_settings_it_prints_are_those_of_the_route(route: str) -> None:
+def test_emulator_command_prints_the_settings_of_the_route(route: str) -> None:
     with running("--route", route) as process:
         assert process.settings["DEEPSEEK_GATEWAY_ROUTE"] == route
         with process.client() as client:
@@ -97,13 +98,13 @@ def test_the_settings_it_prints_are_those_of_the_route(route: str) -> None:
 
 
 @pytest.mark.parametrize("option", ["--env-file", "--endpoint"])
-def test_it_takes_no_settings(option: str) -> None:
-    status, _, err = run(option, __file__)
+def test_emulator_command_refuses_settings(option: str) -> None:
+    status, _, err = call("emulator", option, __file__)
     assert status == 2
     assert "takes no settings" in err
 
 
-def test_the_settings_it_prints_lead_a_client_there_and_each_exchange_is_a_line() -> None:
+def test_printed_settings_reach_the_emulator_and_each_exchange_is_one_line() -> None:
     with running() as process:
         assert list(process.settings) == ["DEEPSEEK_GATEWAY_ENDPOINT", "CF_AIG_TOKEN", "DEEPSEEK_API_KEY"]
         with process.client() as client:
@@ -127,7 +128,7 @@ def test_the_settings_it_prints_lead_a_client_there_and_each_exchange_is_a_line(
         assert process.end() == (0, "")
 
 
-def test_its_page_is_where_it_says() -> None:
+def test_emulator_page_is_at_the_printed_url() -> None:
     with running() as process:
         found = re.search(r"http://(127.0.0.1:\d+)/ ", process.introduction)
         assert found is not None
@@ -138,7 +139,7 @@ def test_its_page_is_where_it_says() -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_one_signal_ends_it_at_once_whatever_is_going_on(number: int) -> None:
+def test_one_signal_ends_the_emulator_at_once_during_an_exchange(number: int) -> None:
     with running("--latency", "60") as process:
         host, _, path = process.settings["DEEPSEEK_GATEWAY_ENDPOINT"].removeprefix("http://").partition("/")
         page, call = (http.client.HTTPConnection(host, timeout=10) for _ in range(2))
@@ -152,20 +153,20 @@ def test_one_signal_ends_it_at_once_whatever_is_going_on(number: int) -> None:
         call.close()
 
 
-def test_it_ends_on_ctrl_c_even_when_started_in_the_background_of_a_script() -> None:
+def test_ctrl_c_ends_the_emulator_started_with_sigint_ignored() -> None:
     ignoring = f"import os, signal; signal.signal(2, signal.SIG_IGN); os.execv({sys.executable!r}, {COMMAND!r} + "
     with running(command=[sys.executable, "-c", f"{ignoring} __import__('sys').argv[1:])"]) as process:
         assert process.end() == (0, "")
 
 
-def test_an_open_gateway_asks_for_no_token() -> None:
+def test_open_emulator_accepts_calls_without_a_token() -> None:
     with running("--open") as process:
         assert list(process.settings) == ["DEEPSEEK_GATEWAY_ENDPOINT", "DEEPSEEK_API_KEY"]
         with process.client() as client:
             assert client.models.list().data
 
 
-def test_without_a_stored_key_a_call_needs_its_own() -> None:
+def test_emulator_without_a_stored_key_refuses_a_call_without_a_key() -> None:
     with running("--no-stored-key") as process:
         with process.client("DEEPSEEK_API_KEY") as client, pytest.raises(openai.AuthenticationError):
             client.models.list()
@@ -174,7 +175,7 @@ def test_without_a_stored_key_a_call_needs_its_own() -> None:
             assert client.models.list().data
 
 
-def test_failures_strike_in_order_and_as_often_as_asked() -> None:
+def test_fail_options_apply_in_order_and_as_often_as_given() -> None:
     with running("--fail", "2003", "--fail", "503:2", "--fail", "524") as process, process.client() as client:
         for status in (429, 503, 503, 524):
             with pytest.raises(openai.APIStatusError) as caught:
@@ -184,14 +185,14 @@ def test_failures_strike_in_order_and_as_often_as_asked() -> None:
         assert client.models.list().data
 
 
-def test_latency_is_what_deepseek_takes() -> None:
+def test_latency_option_delays_the_answer() -> None:
     with running("--latency", "0.3") as process, process.client() as client:
         client.models.list()
         milliseconds = int(process.line().split()[-2])
     assert 300 <= milliseconds < 5000
 
 
-def test_a_port_in_use_is_one_sentence_and_status_1() -> None:
+def test_port_in_use_is_reported_in_one_sentence_with_status_1() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         status, out, err = run("--port", port)
@@ -222,14 +223,13 @@ def test_a_port_in_use_is_one_sentence_and_status_1() -> None:
         (["surplus"], "surplus"),
     ],
 )
-def test_wrong_usage_is_told_and_status_2(arguments: list[str], told: str) -> None:
-    status, out, err = run(*arguments)
+def test_wrong_emulator_option_is_reported_with_status_2(arguments: list[str], told: str) -> None:
+    status, out, err = call("emulator", *arguments)
     assert (status, out) == (2, "")
     assert told in err
-    assert "Traceback" not in err
 
 
-def test_a_fault_of_its_own_is_told_at_the_end_with_status_1() -> None:
+def test_fault_in_the_emulator_is_reported_at_the_end_with_status_1() -> None:
     code = (
         "import sys\nfrom deepseek_gateway.__main__ import main\n"
         "from deepseek_gateway.emulator._deepseek import DeepSeek\n"
@@ -245,7 +245,7 @@ def test_a_fault_of_its_own_is_told_at_the_end_with_status_1() -> None:
     assert complaint.count("\n") == 1
 
 
-def test_help_loads_neither_openai_nor_the_server() -> None:
+def test_emulator_help_imports_neither_openai_nor_the_server() -> None:
     code = (
         "import sys\nfrom deepseek_gateway.__main__ import main\nsys.argv = ['x', 'emulator', '--help']\n"
         "try:\n    main()\nexcept SystemExit:\n    assert not {'openai', 'uvicorn', 'starlette'} & set(sys.modules)\n"
@@ -255,7 +255,7 @@ def test_help_loads_neither_openai_nor_the_server() -> None:
     assert "Ctrl-C" in out
 
 
-def test_without_the_extra_it_says_what_to_install() -> None:
+def test_emulator_without_its_extra_names_the_package_to_install() -> None:
     code = "import sys; sys.modules['uvicorn'] = None; from deepseek_gateway.__main__ import main; main()"
     status, out, err = run(code=code)
     assert (status, out) == (2, "")
@@ -280,13 +280,15 @@ def row(**fields: Any) -> Row:
         ({"cache": "HIT", "sent": None}, "POST /x  m  200  HIT  12 ms"),
     ],
 )
-def test_a_line_holds_nothing_that_moves_the_cursor(fields: dict[str, Any], text: str) -> None:
+def test_exchange_line_escapes_control_characters(fields: dict[str, Any], text: str) -> None:
     assert serving.line(row(**fields)).plain[10:] == text
 
 
 @pytest.mark.parametrize("terminal", [True, False])
 @pytest.mark.parametrize("wish", ["", "1"])
-def test_colour_is_for_terminals_that_want_it(terminal: bool, wish: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_exchange_line_is_coloured_only_on_a_terminal_without_no_color(
+    terminal: bool, wish: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in ("FORCE_COLOR", "TTY_COMPATIBLE", "NO_COLOR"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("TERM", "xterm-256color")
@@ -297,7 +299,7 @@ def test_colour_is_for_terminals_that_want_it(terminal: bool, wish: str, monkeyp
     assert ("\x1b[31m" in console.file.getvalue()) is (terminal and not wish)  # type: ignore[attr-defined]
 
 
-def test_what_was_printed_takes_no_memory() -> None:
+def test_printed_exchanges_are_forgotten() -> None:
     rows: SimpleQueue[Row | None] = SimpleQueue()
     emulator = Emulator(on_exchange=rows.put)
     console = Console(file=StringIO(), soft_wrap=True)

@@ -1,0 +1,44 @@
+"""Fixtures for the commands: an emulator, or a loopback server, to which the environment's settings lead."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from calling import KEY, TOKEN
+from commands import examine, set_up
+
+from deepseek_gateway.emulator import Emulator
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from loopback import Loopback
+
+    from deepseek_gateway import GatewayConfig
+    from deepseek_gateway.cli.doctor import Judgement
+
+
+@pytest.fixture
+def emulator(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
+    with Emulator() as running:
+        set_up(monkeypatch, running.config())
+        yield running
+
+
+@pytest.fixture
+def server(gateway: Loopback, config_at: Callable[..., GatewayConfig], monkeypatch: pytest.MonkeyPatch) -> Loopback:
+    set_up(monkeypatch, config_at(gateway))
+    return gateway
+
+
+@pytest.fixture
+def examine_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], dict[str, Judgement]]:
+    """Make every check of `doctor` with an endpoint of the test's own."""
+
+    def examine_endpoint(endpoint: str) -> dict[str, Any]:
+        monkeypatch.setenv("DEEPSEEK_API_KEY", KEY)
+        monkeypatch.setenv("CF_AIG_TOKEN", TOKEN)
+        return examine(settings={"endpoint": endpoint})
+
+    return examine_endpoint
