@@ -17,7 +17,6 @@ logger = logging.getLogger("deepseek_gateway")
 logger.addHandler(logging.NullHandler())  # without a handler, Python prints warnings to stderr
 
 Recorders = tuple[list["GatewayCall"], ...]
-
 _recorders: ContextVar[Recorders] = ContextVar("deepseek_gateway_recorders", default=())
 
 
@@ -60,8 +59,7 @@ class GatewayCall:
                 the HTTP response itself.
 
         Returns:
-            The call. A call made from an `openai.APIConnectionError` has no status, even if a stream had begun, because
-            the exception holds no response.
+            The call. It has no status if it is made from an `openai.APIConnectionError`, which holds no response.
 
         Raises:
             TypeError: The object holds no HTTP response.

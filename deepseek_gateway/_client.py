@@ -43,8 +43,8 @@ def create_client(
             `default_query`, as for `openai.OpenAI`.
 
     Returns:
-        A client whose `type()` is exactly `openai.OpenAI`. No `OPENAI_*` variable changes what it sends, and it follows
-        no redirect. `with_options()`, `copy()` and libraries that take a client keep that.
+        A client whose `type()` is exactly `openai.OpenAI`. No `OPENAI_*` variable changes what it sends, and it
+        follows no redirect. That holds for `with_options()` and `copy()` as well.
 
     Raises:
         ConfigError: Settings are missing or malformed.
@@ -104,7 +104,7 @@ _ELSEWHERE = {
 
 
 def _checked(config: GatewayConfig | None, route: Route | None, openai_options: OpenAIOptions) -> GatewayConfig:
-    """Refuse options that would undo the work of the factories, and find the settings."""
+    """Find the settings, and refuse options that would undo the work of the factories."""
     for name in openai_options:
         if name not in OpenAIOptions.__annotations__:
             remedy = _ELSEWHERE.get(name, f"the options are {', '.join(OpenAIOptions.__annotations__)}")
@@ -119,7 +119,6 @@ def _checked(config: GatewayConfig | None, route: Route | None, openai_options: 
 def _arguments(
     config: GatewayConfig, client_class: Any, http_options: Mapping[str, Any] | None, openai_options: OpenAIOptions
 ) -> dict[str, Any]:
-    """Give the arguments for the constructor of the SDK's client, with an HTTP client of ours among them."""
     http_client = client_class(config, openai_options.get("default_headers") or {}, **(http_options or {}))
     own = {"api_key": config.bearer or PLACEHOLDER, "base_url": config.base_url, "http_client": http_client}
     return own | dict(openai_options)

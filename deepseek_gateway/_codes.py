@@ -26,7 +26,7 @@ _ACCOUNT, _GATEWAY, _KEY, _TOKEN, _ENDPOINT = (
 
 @dataclass(frozen=True, slots=True)
 class RequestFacts:
-    """What is known of a request that was sent. A remedy depends on it."""
+    """What is known of a request that was sent, for its remedy."""
 
     method: str
     route: Route
@@ -59,7 +59,6 @@ class Code(NamedTuple):
     retry: bool | None = False
 
     def advice(self, facts: RequestFacts) -> str:
-        """Give the remedy for a request."""
         return self.remedy if isinstance(self.remedy, str) else self.remedy(facts)
 
 

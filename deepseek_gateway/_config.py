@@ -1,4 +1,4 @@
-"""Where do the values come from: `GatewayConfig`, and how it is read from the environment and `.env`."""
+"""Where the values come from: `GatewayConfig`, the environment and `.env`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 _PATH = {"provider": "/deepseek", "compat": "/compat", "rest": "/v1"}
 _GATEWAY_HOST = "https://gateway.ai.cloudflare.com/v1"
 _REST_HOST = "https://api.cloudflare.com/client/v4/accounts"
-
 _VARIABLES = {setting.field: " or ".join(setting.variables) for setting in SETTINGS}
 
 
@@ -99,8 +98,7 @@ class GatewayConfig:
     def headers(self) -> dict[str, str]:
         """Cloudflare's own headers, for libraries that take values instead of a client.
 
-        On the provider and compat routes: `cf-aig-authorization` with the gateway token, if there is one. On the rest
-        route: `cf-aig-gateway-id`. `Authorization` is never among them, because `bearer` gives it.
+        `cf-aig-gateway-id` on the rest route, else `cf-aig-authorization` if there is a token. Never `Authorization`.
         """
         if self.route == "rest":
             return {"cf-aig-gateway-id": self.gateway_id}
@@ -110,8 +108,7 @@ class GatewayConfig:
     def bearer(self) -> str | None:
         """The value to send as `Authorization: Bearer`, or None when the key is stored at Cloudflare.
 
-        The DeepSeek key on the provider and compat routes, the gateway token on the rest route. If it is None, no
-        `Authorization` header may be sent, not even a placeholder.
+        The gateway token on the rest route, else the DeepSeek key. If it is None, send no `Authorization` header.
         """
         return self.gateway_token if self.route == "rest" else self.api_key
 
@@ -123,10 +120,9 @@ class Findings(NamedTuple):
     origins: dict[str, tuple[str, str]]
     """`argument`, `environment` or the path of a `.env` file, and the name there. Defaults have no origin."""
     complaint: str
-    """The message of a `ConfigError` for these settings. Empty when they suffice."""
+    """The message of a `ConfigError`. Empty when the settings suffice."""
     missing: tuple[str, ...]
     env_file: str | os.PathLike[str] | None
-    """The `.env` file that was read, or should have been."""
 
 
 def look_up(
@@ -137,9 +133,8 @@ def look_up(
 ) -> Findings:
     """Do the work of `GatewayConfig.from_env()`, but report problems instead of raising an exception."""
     if unknown := set(overrides) - set(_VARIABLES):
-        raise TypeError(
-            f"GatewayConfig has no field {', '.join(sorted(unknown))}; its fields are {', '.join(_VARIABLES)}"
-        )
+        listed = ", ".join(sorted(unknown))
+        raise TypeError(f"GatewayConfig has no field {listed}; its fields are {', '.join(_VARIABLES)}")
     problems: list[str] = []
     sources = [("environment", os.environ if environ is None else environ)]
     path = env_file
@@ -153,25 +148,22 @@ def look_up(
             remedy = "correct env_file or the file, or pass env_file=None to read no file"
             problems.append(f"the file {os.fspath(path)} cannot be read ({why}); {remedy}")
     values: dict[str, object] = {}
-    names = dict(_VARIABLES)
     origins: dict[str, tuple[str, str]] = {}
     for setting in SETTINGS:
         # An argument beats every variable, and a variable of the environment any in the file.
-        candidates = [("argument", setting.field, overrides.get(setting.field))]
-        candidates += [(origin, name, source.get(name)) for origin, source in sources for name in setting.variables]
-        for origin, name, value in candidates:
-            if (stripped := _stripped(value)) is not None:
-                values[setting.field], origins[setting.field] = stripped, (origin, name)
-                names[setting.field] = _VARIABLES[setting.field] if origin == "argument" else name
-                break
+        candidates = [(overrides.get(setting.field), ("argument", setting.field))]
+        candidates += [(source.get(name), (origin, name)) for origin, source in sources for name in setting.variables]
+        found = [(value, origin) for given, origin in candidates if (value := _stripped(given)) is not None]
+        if found:
+            values[setting.field], origins[setting.field] = found[0]
     values = _normalised(values)
-    looked = f"the environment and {os.fspath(path)}" if path is not None else "the environment; no .env file was read"
+    names = _VARIABLES | {field: name for field, (origin, name) in origins.items() if origin != "argument"}
     complaint, missing = _complaint(values, names, problems)
+    looked = f"the environment and {os.fspath(path)}" if path is not None else "the environment; no .env file was read"
     return Findings(values, origins, complaint and f"{complaint}\nLooked in {looked}.", missing, path)
 
 
 def _stripped(value: object) -> object:
-    """Drop outer white space. A blank value is absent."""
     return (value.strip() or None) if isinstance(value, str) else value
 
 

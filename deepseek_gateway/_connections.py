@@ -29,13 +29,7 @@ KEPT_IDLE = 15.0 if httpx.__name__ == "httpx" else 120.0
 
 # A peer that vanished is noticed within two minutes. TCP_KEEPALIVE is macOS's name for TCP_KEEPIDLE, and only Linux has
 # TCP_USER_TIMEOUT, the milliseconds for which data may stay unacknowledged.
-_TCP_OPTIONS = (
-    ("TCP_KEEPIDLE", 60),
-    ("TCP_KEEPALIVE", 60),
-    ("TCP_KEEPINTVL", 10),
-    ("TCP_KEEPCNT", 6),
-    ("TCP_USER_TIMEOUT", 120_000),
-)
+_TCP_OPTIONS = {"KEEPIDLE": 60, "KEEPALIVE": 60, "KEEPINTVL": 10, "KEEPCNT": 6, "USER_TIMEOUT": 120_000}
 
 # These options make a client send by other means than one transport of its own.
 _OTHER_WAYS = {"transport", "proxy", "proxies", "mounts"}
@@ -79,8 +73,9 @@ def set_keep_alive(response: httpx.Response) -> None:
 @cache
 def _socket_options() -> tuple[tuple[int, int, int], ...]:
     """List the options that this system takes. An option that it refuses would make every connection fail."""
+    known = [(getattr(socket, f"TCP_{name}", None), value) for name, value in _TCP_OPTIONS.items()]
     wanted = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
-    wanted += [(socket.IPPROTO_TCP, getattr(socket, name), n) for name, n in _TCP_OPTIONS if hasattr(socket, name)]
+    wanted += [(socket.IPPROTO_TCP, option, value) for option, value in known if option is not None]
     taken: list[tuple[int, int, int]] = []
     with socket.socket() as probe:
         for option in wanted:
@@ -99,8 +94,7 @@ def _tls_context(trust_env: bool, _http2: bool, *_trust: Any) -> ssl.SSLContext:
 def _with_shared_tls(http_options: dict[str, Any]) -> dict[str, Any]:
     """Share TLS contexts between clients, because each takes 20 ms and 0.8 MB. Connections are never shared.
 
-    The key of a context holds what decides whom to trust, with the times of files, and the HTTP version, which the HTTP
-    library writes into the context.
+    The key holds what decides whom to trust, with the times of files, and the HTTP version, which is set in a context.
     """
     if http_options.get("verify", True) is not True or "cert" in http_options:
         return http_options

@@ -12,7 +12,7 @@ Object: TypeAlias = dict[str, Any]
 
 
 def as_events(answer: Object) -> bytes:
-    """Turn a whole answer into events. The gateway answers a streamed call with JSON when guardrails are on.
+    """Turn a whole answer into events. With guardrails on, the gateway answers a streamed call with JSON.
 
     (Cloudflare docs: features/guardrails/usage-considerations.)
     """
@@ -46,11 +46,7 @@ def _chunks(answer: Object) -> Iterator[Object]:
             yield chunk
 
 
-_PARTS = {
-    "output_text": ("output_text", "text"),
-    "refusal": ("refusal", "refusal"),
-    "reasoning_text": ("reasoning_text", "text"),
-}
+_FIELDS = {"output_text": "text", "refusal": "refusal", "reasoning_text": "text"}  # of the parts that are streamed
 
 
 def _response_events(answer: Object) -> Iterator[Object]:
@@ -65,9 +61,9 @@ def _response_events(answer: Object) -> Iterator[Object]:
         yield {"type": "response.output_item.added", "output_index": index, "item": empty}
         for position, part in enumerate(item.get("content") or []):
             where = {**at, "content_index": position}
-            name, field = _PARTS.get(part.get("type", ""), ("", ""))
+            name, field = part.get("type"), _FIELDS.get(part.get("type"), "")
             yield {"type": "response.content_part.added", **where, "part": {**part, field: ""} if field else part}
-            if name:
+            if field:
                 extra: Object = {"logprobs": part.get("logprobs") or []} if name == "output_text" else {}
                 yield {"type": f"response.{name}.delta", **where, "delta": part.get(field, ""), **extra}
                 yield {"type": f"response.{name}.done", **where, field: part.get(field, ""), **extra}

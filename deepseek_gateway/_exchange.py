@@ -81,7 +81,7 @@ class Exchange:
         return request_facts(self.outgoing, self._destination.config)
 
     def received(self, response: httpx.Response) -> bool:
-        """Note the status and headers of a response, and say whether to read its body before the SDK is given it.
+        """Note the headers of a response, and say whether to read its body before the SDK is given it.
 
         The bodies of errors are read, and those that should have been a stream but are labelled otherwise.
         """

@@ -1,7 +1,6 @@
-"""The seam: the HTTP clients that stock OpenAI clients are given, and all the I/O there is.
+"""The seam: `send()`, through which every HTTP request of the SDK goes, and all the I/O there is.
 
-Each overrides `send()`, the one public method through which every HTTP request of the SDK goes. Its WebSockets do not
-go through it. An `Exchange` decides everything, and is the same for both flavours.
+An `Exchange` decides everything, and is the same for both flavours. WebSockets do not go through `send()`.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ else:
 
 
 class _Seam:
-    """What both flavours share: the destination, the headers, and the options of each call."""
+    """What both flavours share: the destination, and the options of each call."""
 
     _transport_class: Any = None
 
@@ -52,7 +51,6 @@ class GatewayHttpClient(_Seam, openai.DefaultHttpxClient):
     _transport_class = httpx.HTTPTransport
 
     def send(self, request: httpx.Request, *, stream: bool = False, **options: Any) -> httpx.Response:
-        """Send what the exchange decides, and give the SDK what it makes of the response."""
         exchange = Exchange(request, self._destination, streamed=stream)
         if exchange.answer is not None:
             return exchange.answer
@@ -70,15 +68,13 @@ class GatewayHttpClient(_Seam, openai.DefaultHttpxClient):
             raise
         return exchange.incoming(response)
 
-    def __del__(self) -> None:
-        """Free the sockets of a client that was dropped without `close()`, as the SDK's own client does."""
+    def __del__(self) -> None:  # of a client that was dropped without close(), as the SDK's own client does
         with suppress(Exception):
             self.close()
 
 
 class _AsyncSeam(_Seam):
     async def send(self, request: httpx.Request, *, stream: bool = False, **options: Any) -> httpx.Response:
-        """Send what the exchange decides, and give the SDK what it makes of the response."""
         exchange = Exchange(request, self._destination, streamed=stream)
         if exchange.answer is not None:
             return exchange.answer
@@ -97,8 +93,7 @@ class _AsyncSeam(_Seam):
             raise
         return exchange.incoming(response)
 
-    def __del__(self) -> None:
-        """Free the sockets of a client that was dropped without `close()`, as the SDK's own client does."""
+    def __del__(self) -> None:  # as above
         with suppress(Exception):
             client: Any = self
             if not client.is_closed:
@@ -116,8 +111,6 @@ def aiohttp_client_class() -> type[httpx.AsyncClient]:
     """Give the asynchronous HTTP client that sends through aiohttp, as openai itself offers it."""
     base = getattr(openai, "DefaultAioHttpClient", None)
     if base is None:
-        raise RuntimeError(
-            f"transport='aiohttp' needs a newer openai than {openai.__version__}: "
-            "pip install 'deepseek-gateway[aiohttp]'"
-        )
+        remedy = "pip install 'deepseek-gateway[aiohttp]'"
+        raise RuntimeError(f"transport='aiohttp' needs a newer openai than {openai.__version__}: {remedy}")
     return type("GatewayAioHttpClient", (_AsyncSeam, base), {"__doc__": GatewayAsyncHttpClient.__doc__})

@@ -1,7 +1,4 @@
-"""What leaves for the gateway: headers, credentials and the name of the model. Pure functions.
-
-`httpx` stands for the HTTP library that openai itself uses: httpx up to openai 2, httpx2 from openai 3 on.
-"""
+"""What leaves for the gateway: headers, credentials and the name of the model."""
 
 from __future__ import annotations
 
@@ -25,8 +22,7 @@ if TYPE_CHECKING:
 
 Header: TypeAlias = tuple[bytes, bytes]
 Headers: TypeAlias = tuple[Header, ...]
-Ambient: TypeAlias = frozenset[Header]
-"""Headers that only the environment put there: lower-case names with their values."""
+Ambient: TypeAlias = frozenset[Header]  # put there by the environment alone; the names are in lower case
 
 PLACEHOLDER = "key-stored-at-cloudflare"
 """The `api_key` that the SDK is given when no key is configured, because it insists on one. It is never sent."""
@@ -110,11 +106,9 @@ def headers_to_gateway(config: GatewayConfig, given: Headers, ambient: Ambient, 
             others.append((name, value))
     for key in _CREDENTIALS:
         if key in for_gateway and _UNFIT.search(for_gateway[key][1]):
-            raise RefusedRequestError(
-                f"The credential given for {key.decode()} ends in white space, or holds a line break or another "
-                "control character, which no header can carry. Copy the credential again, in one piece.",
-                code="unfit_credential",
-            )
+            problem = f"The credential given for {key.decode()} holds a control character or ends in white space"
+            remedy = "which no header can carry. Copy the credential again, in one piece."
+            raise RefusedRequestError(f"{problem}, {remedy}", code="unfit_credential")
     if for_gateway.get(b"authorization", (b"", b""))[1] == f"Bearer {PLACEHOLDER}".encode():
         del for_gateway[b"authorization"]
     added = [(name.encode(), text.encode()) for name, text in config.headers.items()]
@@ -122,11 +116,9 @@ def headers_to_gateway(config: GatewayConfig, given: Headers, ambient: Ambient, 
 
 
 def headers_to_elsewhere(config: GatewayConfig, given: Headers, ambient: Ambient, url: httpx.URL) -> Headers:
-    """Say with which headers a request to any other URL is sent.
+    """Say with which headers a request to any other URL is sent: those that the caller gave for it.
 
-    These are the headers that the caller gave for it, without the placeholder, the configured credentials and what
-    only the environment put there. `cf-aig-*` headers never go to another origin, because a copy of a client would
-    carry them there unasked.
+    `cf-aig-*` headers never go to another origin, because a copy of a client would carry them there unasked.
     """
     own = type(url)(config.base_url)
     same_origin = (url.scheme, url.host, url.port) == (own.scheme, own.host, own.port)
@@ -153,10 +145,7 @@ def _without_ambient(config: GatewayConfig, given: Headers, ambient: Ambient, ho
 
 
 def ambient_headers(environ: Mapping[str, str], explicit: Mapping[str, Any]) -> Ambient:
-    """List the headers that the SDK takes from `OPENAI_*` variables, whatever the base URL is.
-
-    A header that equals one of the caller's default headers (`explicit`) is the caller's.
-    """
+    """List the headers that the SDK takes from `OPENAI_*` variables, except those that the caller gave as well."""
     lines: list[str] = []
     for variable, template in _AMBIENT_LINES:
         if value := environ.get(variable):
@@ -230,19 +219,13 @@ def model_on(route: Route, model: str) -> str:
     if "/" not in bare:
         return bare
     kind, routes = ("dynamic route", "compat") if bare.startswith("dynamic/") else ("model", "compat or rest")
-    raise RefusedRequestError(
-        f"The {kind} {model!r} cannot be reached on the provider route, which leads to DeepSeek only. Use the {routes} "
-        f"route: create_client(route='compat') or {VARIABLE['route']}=compat.",
-        code="wrong_route",
-        param="model",
-    )
+    problem = f"The {kind} {model!r} cannot be reached on the provider route, which leads to DeepSeek only."
+    remedy = f"Use the {routes} route: create_client(route='compat') or {VARIABLE['route']}=compat."
+    raise RefusedRequestError(f"{problem} {remedy}", code="wrong_route", param="model")
 
 
 def request_facts(request: httpx.Request, config: GatewayConfig) -> RequestFacts:
-    """Say what is known of a request that was sent. Nothing else makes `RequestFacts`.
-
-    The request is the one that was sent, with its credentials, as an event hook of the HTTP client sees it.
-    """
+    """Say what is known of a request, as it was sent with its credentials. Nothing else makes `RequestFacts`."""
     headers = request.headers
     attempts = headers.get("cf-aig-max-attempts", "")
     authorization = "authorization" in headers

@@ -1,7 +1,4 @@
-"""What comes back: every error in the form from which the SDK makes its exception. Pure functions.
-
-The facts are those of Cloudflare's and DeepSeek's documentation and of responses captured from the live service.
-"""
+"""What comes back: every error in the form from which the SDK makes its exception. Pure functions."""
 
 from __future__ import annotations
 
@@ -55,26 +52,21 @@ def request_id(headers: Mapping[str, str]) -> str | None:
 
 
 def redirect_refused(status: int, location: str) -> Fault:
-    """Say that a redirect was not followed. Only the host of the target is named: its path could hold a secret."""
+    """Say that a redirect was not followed. The path of its target could hold a secret and is not shown."""
     host = location.partition("?")[0].partition("://")[2].partition("/")[0].rpartition("@")[2]
-    return Fault(
-        status,
+    message = (
         f"The gateway's address answered with a redirect to {host or 'another path of the same host'}, which was not "
-        f"followed, because your credentials would have gone there. Check {VARIABLE['endpoint']}.",
-        type="redirect_refused",
-        code="redirect_refused",
-        retry=False,
+        f"followed, because your credentials would have gone there. Check {VARIABLE['endpoint']}."
     )
+    return Fault(status, message, "redirect_refused", "redirect_refused", retry=False)
 
 
 def explain(status: int, headers: Mapping[str, str], text: str, facts: RequestFacts) -> Fault | None:
     """Put the error of a gateway, an edge or a plain-text upstream into OpenAI's form.
 
     A gateway error is a JSON object with `success: false` or a list of errors. Cloudflare's edge, which stands before
-    the gateway, answers in plain text, HTML or problem JSON. Any other text that is not JSON is the upstream's.
-
-    Returns:
-        The error, or None when the body is in OpenAI's form already, as DeepSeek's own errors are.
+    the gateway, answers in plain text, HTML or problem JSON. Any other text that is not JSON is the upstream's. A body
+    that is in OpenAI's form already, as DeepSeek's own errors are, gives None.
     """
     text = facts.hide(text)
     data = json_object(text)
@@ -94,10 +86,8 @@ def explain(status: int, headers: Mapping[str, str], text: str, facts: RequestFa
 
 
 def may_hold_a_fault(body: bytes) -> bool:
-    """Whether a body that came with status 200 needs to be parsed to look for an error.
-
-    A body with `choices` at its top holds none. Looking there is cheaper than searching the whole of a long response.
-    """
+    """Whether a body that came with status 200 needs to be parsed to look for an error."""
+    # A body with `choices` at its top holds none, and looking there is cheaper than searching a long response.
     choices = body.find(b'"choices":', 0, _BEGINNING)
     if choices > 0 and body.count(b"{", 0, choices) == 1:  # a member of the outermost object
         return False
@@ -105,10 +95,7 @@ def may_hold_a_fault(body: bytes) -> bool:
 
 
 def hidden_fault(text: str, facts: RequestFacts) -> Fault | None:
-    """Find the error in a response that came with status 200, or None when there is no error in it.
-
-    The error takes the status in its body, else 502. A `/responses` object reports its own failure and passes.
-    """
+    """Find the error in a response that came with status 200. It takes the status in its body, else 502."""
     text = facts.hide(text)
     data = json_object(text)
     if data is None:
@@ -116,7 +103,7 @@ def hidden_fault(text: str, facts: RequestFacts) -> Fault | None:
     error: Any = data.get("error") or data.get("errors")
     by_gateway = data.get("success") is False
     if not (error or by_gateway) or data.get("object") == "response" or "choices" in data:
-        return None
+        return None  # an object of `/responses` reports its own failure
     if facts.method != "POST" and not by_gateway:
         return None  # a file that is downloaded may hold anything
     own = cast("Object", error) if isinstance(error, dict) else {}

@@ -46,7 +46,6 @@ def _id_rule(value: str) -> str | None:
 
 
 def _route_rule(value: str) -> str | None:
-    """Check a route."""
     return None if value in ROUTES else f"is no route; it must be one of {', '.join(ROUTES)}"
 
 
@@ -99,7 +98,6 @@ def _endpoint_rule(endpoint: str) -> str | None:  # noqa: C901, PLR0911  # a lis
 
 
 def _is_loopback(host: str) -> bool:
-    """Whether a host is this machine, so that plain http never leaves it."""
     try:
         return ip_address(host).is_loopback
     except ValueError:
@@ -170,7 +168,6 @@ VARIABLE = {setting.field: setting.variables[0] for setting in SETTINGS}
 """The variable to name for a field."""
 
 DEFAULT_MODEL = "deepseek-flash"
-"""The model that the command line and the emulator's examples ask for."""
 
 
 class OpenAIVariable(NamedTuple):

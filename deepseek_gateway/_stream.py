@@ -34,9 +34,8 @@ _FIRST_EVENT = re.compile(rb"(?:\s|:[^\n]*\n)*(?:(?:event|id|retry):[^\n]*\n)*da
 class CheckedBody(httpx.SyncByteStream, httpx.AsyncByteStream):
     """The body of a response on its way to the SDK. It is whole, or reading it raises.
 
-    A chat stream ends with `data: [DONE]`. A stream of `/responses` ends with a terminal event, which holds the whole
-    response and may span many network chunks. The events are not parsed, but a gateway error in place of the first one
-    is explained.
+    A chat stream ends with `data: [DONE]`, a stream of `/responses` with a terminal event, which may span many chunks.
+    Events are not parsed, but a gateway error in place of the first event is explained.
     """
 
     def __init__(
@@ -49,12 +48,8 @@ class CheckedBody(httpx.SyncByteStream, httpx.AsyncByteStream):
     ) -> None:
         """Take the place of the body of a response, which has not been read.
 
-        Args:
-            response: The response.
-            end: What ends the stream: `[DONE]` or a terminal event. None for a body that is only passed on.
-            explain: Gets the data of a first event that may hold an error, and may give other data to pass on.
-            timeouts: The timeouts of the request that was sent.
-            on_close: Is called when the body is closed.
+        `end` is None for a body that is only passed on. `explain` gets the data of a first event that may hold an
+        error, and may give other data to pass on. `timeouts` are those of the request that was sent.
         """
         self._response = response
         self._inner: Any = response.stream
