@@ -71,7 +71,7 @@ class TestRefusals:
             pytest.param(token, "gateway authentication", "AI Gateway Run", id="wrong token"),
             pytest.param(no_token, "gateway authentication", "set CF_AIG_TOKEN", id="no token"),
             pytest.param(rest, "gateway authentication", "Workers AI Read", id="wrong token on rest"),
-            pytest.param(fault(shape="policy"), "gateway authentication", "policies", id="identity policy"),
+            pytest.param(fault(shape="policy"), "gateway authentication", "administrator", id="identity policy"),
             pytest.param(fault(2003), "DeepSeek reached", "slow down", id="gateway's rate limit"),
             pytest.param(fault(2016), "DeepSeek reached", "guardrails", id="guardrail"),
             pytest.param(fault(2045), "DeepSeek reached", "raise the limit", id="spend limit"),
@@ -113,7 +113,7 @@ class TestRefusals:
     ) -> None:
         set_up(monkeypatch, emulator.config(route=route))
         results = examine(model="no-such-model")
-        assert_breaks(results, "model accepted", "check its name" if route == "rest" else "use one of the names")
+        assert_breaks(results, "model accepted", "check its name" if route == "rest" else "use a name from that list")
 
     def test_guardrails_fail_the_streaming_check(self, monkeypatch: pytest.MonkeyPatch) -> None:
         with Emulator(guardrails=()) as emulator:
