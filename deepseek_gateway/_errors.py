@@ -6,8 +6,8 @@ from openai import OpenAIError
 class ConfigError(OpenAIError):
     """The settings do not suffice to reach DeepSeek, or one of them is malformed.
 
-    An `openai.OpenAIError`, which `openai.OpenAI()` raises for its own settings, so a program needs no new `except`.
-    The message lists every problem with the name of the variable and the remedy. It never contains a key or token.
+    An `openai.OpenAIError`, as `openai.OpenAI()` raises for its own settings. The message lists every problem with the
+    name of the variable and the remedy. It never contains a key or token.
 
     Attributes:
         missing: The variables that are absent, in the order of README's table. When either of two would do, both are

@@ -145,7 +145,7 @@ def _switch(name: str, value: Any) -> str:
     return str(value).lower()
 
 
-def _metadata(name: str, value: Any) -> str:
+def _metadata(name: str, value: Mapping[Any, Any]) -> str:
     if not isinstance(value, Mapping):
         raise ValueError(f"{name} must be a mapping of names to values, not {type(value).__name__}")
     if len(value) > 5:  # noqa: PLR2004  # Cloudflare's limit
@@ -169,7 +169,7 @@ def _max_attempts(name: str, value: Any) -> str:
     return str(value)
 
 
-def _custom_cost(name: str, value: Any) -> str:
+def _custom_cost(name: str, value: Mapping[Any, Any]) -> str:
     if not isinstance(value, Mapping):
         raise ValueError(f"{name} must be a mapping of names to USD, not {type(value).__name__}")
     if unknown := set(value) - set(_COSTS):

@@ -165,7 +165,6 @@ SETTINGS = (
 """The only place that spells the variables. Error texts and README's table are made from it."""
 
 VARIABLE = {setting.field: setting.variables[0] for setting in SETTINGS}
-"""The variable to name for a field."""
 
 DEFAULT_MODEL = "deepseek-flash"
 
