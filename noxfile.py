@@ -69,9 +69,9 @@ def package(session: nox.Session) -> None:
         archive.extractall(built, filter="data")
     (unpacked,) = (path for path in built.iterdir() if path.is_dir())
     shutil.rmtree(unpacked / "deepseek_gateway")
-    session.install("-q", f"{wheel}[test]", *group("parallel"))
+    session.install("-q", f"{wheel}[test]")
     session.chdir(unpacked)
-    session.run("pytest", "-q", "-n2", env={"PYTHONPATH": "."})
+    session.run("pytest", "-q", env={"PYTHONPATH": "."})
 
 
 def matrix() -> list[nox.param]:
@@ -96,10 +96,10 @@ def matrix() -> list[nox.param]:
 @nox.parametrize(("python", "openai", "log_level"), matrix())
 def tests(session: nox.Session, openai: str, log_level: str | None) -> None:
     # The chart and the emulator's page do not depend on openai. They are tested with the newest only.
-    groups = ["parallel", "benchmarks", "browser"] if openai == OPENAI["newest"] else ["parallel"]
+    groups = ["benchmarks", "browser"] if openai == OPENAI["newest"] else []
     session.install("-q", "-e", ".[test]", *group(*groups), f"openai{openai}")
     options = ["-o", f"log_level={log_level}"] if log_level else []
-    session.run("pytest", "-q", "-n2", *options, *session.posargs)
+    session.run("pytest", "-q", *options, *session.posargs)
 
 
 @nox.session
