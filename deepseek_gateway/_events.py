@@ -69,9 +69,9 @@ def _response_events(answer: Object) -> Iterator[Object]:
                 yield {"type": f"response.{name}.done", **where, field: part.get(field, ""), **extra}
             yield {"type": "response.content_part.done", **where, "part": part}
         if "arguments" in item:
-            told = {"name": item.get("name", ""), "arguments": item["arguments"]}
+            call = {"name": item.get("name", ""), "arguments": item["arguments"]}
             yield {"type": "response.function_call_arguments.delta", **at, "delta": item["arguments"]}
-            yield {"type": "response.function_call_arguments.done", **at, **told}
+            yield {"type": "response.function_call_arguments.done", **at, **call}
         yield {"type": "response.output_item.done", "output_index": index, "item": item}
     status = answer.get("status")
     terminal = status if status in {"failed", "incomplete"} else "completed"

@@ -75,13 +75,13 @@ class TestAnswer:
     def test_json_holds_answer_thinking_usage_and_call(self) -> None:
         status, out, err = call("ask", "Why?", "--json")
         assert (status, err) == (0, "")
-        told = json.loads(out)
-        assert told["answer"] == ANSWER.format("Why?").rstrip()
-        assert told["thinking"].startswith(THINKING)
-        assert told["usage"]["prompt_cache_hit_tokens"] == 0
-        assert (told["model"], told["status"], told["retry"]) == ("deepseek-flash", 200, 0)
-        assert told["log_id"]
-        assert told["elapsed"] > 0
+        printed = json.loads(out)
+        assert printed["answer"] == ANSWER.format("Why?").rstrip()
+        assert printed["thinking"].startswith(THINKING)
+        assert printed["usage"]["prompt_cache_hit_tokens"] == 0
+        assert (printed["model"], printed["status"], printed["retry"]) == ("deepseek-flash", 200, 0)
+        assert printed["log_id"]
+        assert printed["elapsed"] > 0
 
     @pytest.mark.parametrize("route", ["compat", "provider"])
     def test_options_beat_the_environment(

@@ -207,7 +207,7 @@ def test_port_in_use_is_reported_in_one_sentence_with_status_1() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["--fail", "1234"], "2001, 2003"),
         (["--fail", "418"], "429, 500, 502"),
@@ -223,10 +223,10 @@ def test_port_in_use_is_reported_in_one_sentence_with_status_1() -> None:
         (["surplus"], "surplus"),
     ],
 )
-def test_wrong_emulator_option_is_reported_with_status_2(arguments: list[str], told: str) -> None:
+def test_wrong_emulator_option_is_reported_with_status_2(arguments: list[str], message: str) -> None:
     status, out, err = call("emulator", *arguments)
     assert (status, out) == (2, "")
-    assert told in err
+    assert message in err
 
 
 def test_fault_in_the_emulator_is_reported_at_the_end_with_status_1() -> None:

@@ -30,8 +30,8 @@ class TestSettings:
         )
         monkeypatch.setenv("CF_AIG_TOKEN", f" {TOKEN} ")
         findings = look_up(route="compat")
-        told = {value.name: str(value) for value in report.shown_settings(findings)}
-        assert told == {
+        shown = {value.name: str(value) for value in report.shown_settings(findings)}
+        assert shown == {
             "account_id": f"acct (.env line 4 of {tmp_path}/.env)",
             "gateway_id": "default (default)",
             "api_key": f"present, {len(KEY)} characters (.env line 5 of {tmp_path}/.env)",
@@ -88,15 +88,15 @@ class TestCommand:
     def test_json_report_holds_every_setting_and_check(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("DEEPSEEK_API_KEY", "another-deepseek-key-wxyz")
         status, out, _ = call("doctor", "--json")
-        told = json.loads(out)
-        assert list(told) == ["settings", "checks", "summary", "exit_status"]
-        assert {tuple(value) for value in told["settings"]} == {
+        shown = json.loads(out)
+        assert list(shown) == ["settings", "checks", "summary", "exit_status"]
+        assert {tuple(value) for value in shown["settings"]} == {
             ("name", "variable", "secret", "value", "length", "origin")
         }
-        assert {tuple(each) for each in told["checks"]} == {("name", "verdict", "found", "remedy")}
-        assert [each["name"] for each in told["checks"]] == [*LOCAL_CHECKS, *NETWORK_CHECKS]
-        assert told["exit_status"] == status == 1
-        secret = next(value for value in told["settings"] if value["name"] == "api_key")
+        assert {tuple(each) for each in shown["checks"]} == {("name", "verdict", "found", "remedy")}
+        assert [each["name"] for each in shown["checks"]] == [*LOCAL_CHECKS, *NETWORK_CHECKS]
+        assert shown["exit_status"] == status == 1
+        secret = next(value for value in shown["settings"] if value["name"] == "api_key")
         assert (secret["value"], secret["length"]) == (None, len("another-deepseek-key-wxyz"))
 
     @pytest.mark.usefixtures("emulator")

@@ -1,4 +1,4 @@
-"""What a connection is made of, and how long it lives: counted on real sockets, with no clock but a shifted one."""
+"""Connections: how long they live, their sockets, proxies and TLS. All of it is counted on real sockets."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ import openai
 import pytest
 import trustme
 from calling import KEY, ROUTE_PATH, chat
-from loopback import EVENTS, Answer, Loopback, completion, serve
+from loopback import COMPLETION, EVENTS, Answer, Loopback, completion, serve
 
 from deepseek_gateway import GatewayConfig, create_async_client, create_client
 from deepseek_gateway._connections import KEPT_IDLE
@@ -62,7 +62,7 @@ def several(count: int, *, stream: bool = False, between: Callable[[], object] =
 
 
 class TestKept:
-    """A connection goes back to the pool after each answer, streams as well, and stays there through a pause."""
+    """A connection goes back to the pool after each answer and each stream, and survives a pause there."""
 
     # The end of the body in the same packet as [DONE], or some time after it.
     BODIES = {
@@ -79,7 +79,7 @@ class TestKept:
         call(config_at(gateway), several(10, stream=body != "JSON"))
         assert (len(gateway.received), gateway.connections) == (10, 1)
 
-    def test_pauses_cost_no_connection(
+    def test_connection_survives_a_pause(
         self, call: Call, gateway: Loopback, config_at: ConfigAt, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         now, monotonic = [0.0], time.monotonic
@@ -92,11 +92,11 @@ class TestKept:
         assert gateway.connections == 1
         assert KEPT_IDLE > 6
 
-    def test_a_limit_of_the_callers_own_is_kept(self, call: Call, gateway: Loopback, config_at: ConfigAt) -> None:
+    def test_limits_of_the_caller_are_used(self, call: Call, gateway: Loopback, config_at: ConfigAt) -> None:
         call(config_at(gateway), several(3), http_options={"limits": httpx.Limits(keepalive_expiry=0)})
         assert gateway.connections == 3
 
-    def test_a_connection_that_the_server_closed_costs_no_error(
+    def test_connection_closed_by_the_server_raises_no_error(
         self, call: Call, gateway: Loopback, config_at: ConfigAt
     ) -> None:
         gateway.answer = lambda request: Answer(completion(request).body, headers={"connection": "close"})
@@ -105,14 +105,14 @@ class TestKept:
 
 
 class TestDraining:
-    """The little that follows the last event is read, a stream that goes on or stands still is not."""
+    """A few bytes after the last event are read. A stream that goes on or stands still is not."""
 
     @pytest.mark.parametrize(
         ("rest", "ending"),
         [((), "stall"), ((b": " + b"x" * 70_000 + b"\n\n",) * 3, "clean"), ((), "broken")],
         ids=["stalls", "goes on", "breaks off"],
     )
-    def test_what_does_not_end_costs_the_connection_and_nothing_else(
+    def test_stream_that_goes_on_after_done_costs_only_its_connection(
         self, call: Call, gateway: Loopback, config_at: ConfigAt, rest: tuple[bytes, ...], ending: str
     ) -> None:
         gateway.answer = lambda _: Answer((ONE, DONE, *rest), ending=ending)
@@ -121,7 +121,7 @@ class TestDraining:
         assert gateway.connections == 2
         assert time.monotonic() - began < 10, "it waited for the whole read timeout"
 
-    def test_an_abandoned_stream_is_closed_at_once(self, flavour: str, config_at: ConfigAt) -> None:
+    def test_abandoned_stream_is_closed_at_once(self, flavour: str, config_at: ConfigAt) -> None:
         with closing_server() as (server, closed):
             if flavour == "sync":
                 with create_client(config_at(server)) as client:
@@ -144,7 +144,7 @@ class TestDraining:
 
 @contextmanager
 def closing_server() -> Iterator[tuple[Loopback, threading.Event]]:
-    """A server that sends the beginning of a stream and tells when the other end has closed the connection."""
+    """A server that sends the beginning of a stream and notices when the client closes the connection."""
     closed = threading.Event()
     listener = socket.create_server(("127.0.0.1", 0))
 
@@ -173,7 +173,7 @@ class TestSockets:
     """A peer that vanished is noticed, with and without a proxy."""
 
     @pytest.mark.parametrize("proxied", [False, True])
-    def test_keep_alive_is_on(
+    def test_tcp_keep_alive_is_on(
         self,
         call: Call,
         flavour: str,
@@ -261,7 +261,7 @@ class TestProxies:
     """Proxies work as for a bare client, from the environment and from `http_options`."""
 
     @pytest.mark.parametrize("how", ["environment", "http_options", "NO_PROXY"])
-    def test_a_request_goes_the_way_it_should(
+    def test_request_takes_the_configured_proxy(
         self,
         call: Call,
         gateway: Loopback,
@@ -285,9 +285,37 @@ class TestProxies:
         assert gateway.last.header("authorization") == f"Bearer {KEY}"
         assert bool(seen) == (how != "NO_PROXY"), f"{flavour}: {seen}"
 
+    @pytest.mark.parametrize("status", [200, 402])
+    @pytest.mark.parametrize("how", ["environment", "proxy", "mounts"])
+    def test_response_that_closes_its_connection_arrives_once(
+        self,
+        call: Call,
+        gateway: Loopback,
+        config_at: ConfigAt,
+        monkeypatch: pytest.MonkeyPatch,
+        how: str,
+        status: int,
+        flavour: str,
+    ) -> None:
+        gateway.answer = lambda _: Answer(COMPLETION, status, {"connection": "close"})
+        transport = httpx.HTTPTransport if flavour == "sync" else httpx.AsyncHTTPTransport
+        with http_proxy() as (proxy, _):
+            options = {"environment": {}, "proxy": {"proxy": proxy}, "mounts": {"mounts": {"http://": transport()}}}[
+                how
+            ]
+            if how == "environment":
+                monkeypatch.setenv("HTTP_PROXY", proxy)
+            if status == 200:
+                assert call(config_at(gateway), chat, http_options=options).choices[0].message.content == "Hello."
+            else:
+                with pytest.raises(openai.APIStatusError, match="402"):
+                    call(config_at(gateway), chat, http_options=options)
+            gc.collect()
+        assert len(gateway.received) == 1
+
 
 class TestProxiesOfTheEnvironment:
-    """A client of ours goes through the proxies that a bare one goes through, and past those it goes past."""
+    """A client uses the same proxies of the environment as a bare client."""
 
     PROXIES = {"HTTP_PROXY": "http://127.0.0.1:11", "HTTPS_PROXY": "127.0.0.1:12"}
 
@@ -309,7 +337,7 @@ class TestProxiesOfTheEnvironment:
             (PROXIES | {"NO_PROXY": "10.0.0.0/8"}, ()),
         ],
     )
-    def test_the_same_way_as_a_bare_client(
+    def test_client_uses_the_proxies_of_a_bare_client(
         self, monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], past: tuple[str, ...]
     ) -> None:
         for name, value in environment.items():
@@ -326,7 +354,7 @@ class TestProxiesOfTheEnvironment:
         ways: list[dict[str, tuple[str, int]]] = []
         bare = openai.DefaultHttpxClient()
         with bare, create_client(GatewayConfig(account_id="acct", api_key=KEY)) as client:
-            for http_client in (bare, client._client):  # noqa: SLF001  # its ways are what is compared
+            for http_client in (bare, client._client):  # noqa: SLF001  # the two HTTP clients are compared
                 way: dict[str, tuple[str, int]] = {}
                 for url in urls:
                     with pytest.raises(httpx.ConnectError):
@@ -336,12 +364,12 @@ class TestProxiesOfTheEnvironment:
         assert ways[0] == ways[1]
         assert {url for url in urls if environment and ways[1][url][1] not in {11, 12, 13}} >= set(past)
 
-    def test_an_entry_that_is_no_host_is_passed_over(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_no_proxy_entry_that_is_no_host_is_ignored(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:12")
         monkeypatch.setenv("NO_PROXY", "https://[bad,ok.test")
         create_client(GatewayConfig(account_id="acct", api_key=KEY)).close()
 
-    def test_a_transport_of_the_callers_own_is_left_as_it_is(
+    def test_transport_of_the_caller_is_not_changed(
         self, gateway: Loopback, config_at: ConfigAt, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:11")
@@ -355,7 +383,7 @@ class TestProxiesOfTheEnvironment:
 
 
 class TestTls:
-    """One TLS context for all clients that trust the same; those with options of their own have their own."""
+    """Clients with the same trust settings share one TLS context. Clients with TLS options of their own do not."""
 
     @staticmethod
     @contextmanager
@@ -366,7 +394,7 @@ class TestTls:
         with serve(context=context) as loopback:
             yield loopback.url
 
-    def test_whom_to_trust_is_decided_when_a_client_is_made(
+    def test_trust_is_decided_when_a_client_is_made(
         self, call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         ours, other = trustme.CA(), trustme.CA()
@@ -394,7 +422,7 @@ class TestTls:
             ours.configure_trust(own)
             assert answers(verify=own)
 
-    def test_a_context_is_built_once_for_many_clients(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_tls_context_is_built_once_for_many_clients(self, monkeypatch: pytest.MonkeyPatch) -> None:
         loaded: list[object] = []
         monkeypatch.setenv("SSL_CERT_DIR", "/")  # a setting that no other test has: its context is not there yet
         load = ssl.SSLContext.load_verify_locations
@@ -427,7 +455,7 @@ class TestTls:
                 call(GatewayConfig(endpoint=server.url, api_key=KEY), several(10, stream=stream))
                 assert (len(server.received), server.connections) == (10, 1)
 
-    def test_a_proxy_of_the_environment_is_tunnelled_through_once(
+    def test_proxy_of_the_environment_gets_one_tunnel(
         self, call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         authority = trustme.CA()
@@ -469,7 +497,7 @@ if child:
 """
 
     @pytest.mark.parametrize("how", ["threads", *(["fork"] if hasattr(os, "fork") else [])])
-    def test_the_context_is_shared_by_threads_and_outlives_a_fork(self, how: str, tmp_path: Path) -> None:
+    def test_tls_context_is_shared_by_threads_and_survives_a_fork(self, how: str, tmp_path: Path) -> None:
         authority = trustme.CA()
         bundle = tmp_path / "bundle.pem"
         bundle.write_bytes(authority.cert_pem.bytes())

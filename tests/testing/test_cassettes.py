@@ -41,7 +41,7 @@ def config(source: str, route: Any, settings: dict[str, Any], provoked: Any) -> 
         yield replace(REPLAYED, route=route, **settings)
     elif source == "live":
         if provoked:
-            pytest.skip(f"only the emulator can be told to do this: {provoked}")
+            pytest.skip(f"only the emulator can be message to do this: {provoked}")
         yield replace(GatewayConfig.from_env(LAUNCH_ENVIRONMENT), route=route, **settings)
     else:
         rules = {name: value for name, value in (provoked or {}).items() if name == "guardrails"}
