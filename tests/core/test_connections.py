@@ -25,7 +25,7 @@ from calling import KEY, ROUTE_PATH, chat
 from loopback import COMPLETION, EVENTS, Answer, Loopback, completion, serve
 
 from deepseek_gateway import GatewayConfig, create_async_client, create_client
-from deepseek_gateway._connections import KEPT_IDLE
+from deepseek_gateway._connections import KEPT_IDLE, set_keep_alive
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -209,6 +209,16 @@ class TestSockets:
         assert found.pop("TCP_NODELAY")
         wanted = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 6, "TCP_USER_TIMEOUT": 120_000}
         assert found == {name: value for name, value in wanted.items() if hasattr(socket, name)}
+
+
+def test_socket_that_is_closed_already_is_ignored() -> None:
+    class Stream:
+        def get_extra_info(self, _: str) -> socket.socket:
+            return closed
+
+    closed = socket.socket()
+    closed.close()
+    set_keep_alive(httpx.Response(200, extensions={"network_stream": Stream()}))
 
 
 @contextmanager
