@@ -77,7 +77,8 @@ def package(session: nox.Session) -> None:
 def matrix() -> list[nox.param]:
     """Test every openai on the oldest installed Python, floor and newest on the latest, newest on the others.
 
-    One more cell logs at INFO. The others do not log, so that they test the path of a call that nobody observes.
+    One more cell tests the client core with logging at INFO. The others do not log, so that they test the path of a
+    call that nobody observes.
     """
     installed = [python for python in nox.project.python_versions(PROJECT) if runs(python)]
     wanted = {python: {"newest"} for python in installed}
@@ -98,7 +99,7 @@ def tests(session: nox.Session, openai: str, log_level: str | None) -> None:
     # The chart and the emulator's page do not depend on openai. They are tested with the newest only.
     groups = ["benchmarks", "browser"] if openai == OPENAI["newest"] else []
     session.install("-q", "-e", ".[test]", *group(*groups), f"openai{openai}")
-    options = ["-o", f"log_level={log_level}"] if log_level else []
+    options = ["-o", f"log_level={log_level}", "tests/core"] if log_level else []
     session.run("pytest", "-q", *options, *session.posargs)
 
 
