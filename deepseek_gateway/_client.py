@@ -104,7 +104,6 @@ _ELSEWHERE = {
 
 
 def _checked(config: GatewayConfig | None, route: Route | None, openai_options: OpenAIOptions) -> GatewayConfig:
-    """Find the settings, and refuse options that would undo the work of the factories."""
     for name in openai_options:
         if name not in OpenAIOptions.__annotations__:
             remedy = _ELSEWHERE.get(name, f"the options are {', '.join(OpenAIOptions.__annotations__)}")

@@ -168,7 +168,6 @@ def _stripped(value: object) -> object:
 
 
 def _normalised(values: Mapping[str, object]) -> dict[str, object]:
-    """Bring every value to the form in which it is checked and used."""
     stripped = {setting.field: _stripped(values.get(setting.field)) or setting.default for setting in SETTINGS}
     if isinstance(endpoint := stripped["endpoint"], str):
         stripped["endpoint"] = endpoint.rstrip("/")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 from contextlib import suppress
 from functools import cache, lru_cache
 from importlib import import_module
@@ -53,7 +54,10 @@ def connection_options(http_options: dict[str, Any], transport: Any = None) -> d
         keepalive_expiry=KEPT_IDLE,
     )
     options: dict[str, Any] = {"limits": limits} | _with_shared_tls(http_options)
-    proxied = _OTHER_WAYS & options.keys() or (options.get("trust_env", True) and _PROXY_SCHEMES & getproxies().keys())
+    # getproxies() takes 100 us. Only macOS and Windows keep proxies outside of the environment as well.
+    named = sys.platform in {"darwin", "win32"} or "_proxy" in " ".join(os.environ).lower()
+    in_use = named and options.get("trust_env", True) and _PROXY_SCHEMES & getproxies().keys()
+    proxied = in_use or _OTHER_WAYS & options.keys()
     if transport is None or proxied or not _TAKES_SOCKET_OPTIONS:
         return options
     made_of = {name: options[name] for name in _OF_A_TRANSPORT & options.keys()}

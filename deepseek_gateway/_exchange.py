@@ -59,7 +59,6 @@ class Exchange:
             redact(request.headers)
 
     def _build_outgoing(self) -> httpx.Request:
-        """Build the request to send: the SDK's URL, other headers, and on some routes another body."""
         request, route = self.request, self._destination.config.route
         headers = self._destination.headers(request, covered=self.covered)
         body, stream = loaded_body(request), request.stream
@@ -164,7 +163,6 @@ class Exchange:
         return response
 
     def _explain_event(self, response: httpx.Response, data: bytes) -> bytes | None:
-        """Explain a gateway error in place of the first event of a stream."""
         fault = hidden_fault(data.decode("utf-8", "replace"), self.facts)
         if not fault or fault.type != "ai_gateway_error":
             return None
@@ -176,8 +174,7 @@ class Exchange:
             recorder.append(call)
 
     def _ended(self, error: BaseException | None = None) -> None:
-        """Note that the response is complete or closed, or that none came. Only the first time counts."""
-        call = self._call
+        call = self._call  # of several times only the first counts
         if call and call.elapsed is None:
             call.elapsed = perf_counter() - self._started
             path = self.request.url.raw_path.partition(b"?")[0][len(self._destination.path) :]
@@ -205,7 +202,6 @@ def _explained(fault: Fault, response: httpx.Response) -> httpx.Response:
 def _with_body(
     response: httpx.Response, status: int, *, headers: Iterable[tuple[bytes, bytes]] = (), **body: Any
 ) -> httpx.Response:
-    """Make a response like another one, with a body of ours."""
     replaced = {b"content-encoding"} if "stream" in body else _OF_THE_BODY | {name for name, _ in headers}
     kept = [(name, value) for name, value in response.headers.raw if name.lower() not in replaced]
     made = httpx.Response(

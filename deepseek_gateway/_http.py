@@ -35,6 +35,10 @@ class _Seam:
         options = connection_options(http_options, self._transport_class)
         # The SDK follows redirects by default and would take cf-aig-authorization along to any host.
         super().__init__(**{"follow_redirects": False} | options)
+        client: Any = self
+        # The SDK sends its own of the first two with each call, and replacing a default takes 3 us.
+        for name in {"accept", "user-agent", "connection"} - httpx.Headers(http_options.get("headers")).keys():
+            del client.headers[name]
         self._destination = Destination(config, httpx.URL(config.base_url), explicit_headers)
         self._keep_alive_later = "transport" not in options
         # Without an auth of its own, httpx 0.23 would read ~/.netrc, and a login there would hide a stored key.

@@ -166,10 +166,9 @@ def redact(headers: httpx.Headers) -> None:
 
 
 def loaded_body(request: httpx.Request) -> bytes | None:
-    """Give the body if it is in memory. An upload that streams stays unread."""
     try:
         return request.content
-    except RuntimeError:  # RequestNotRead, in httpx and httpx2
+    except RuntimeError:  # RequestNotRead: an upload that streams stays unread
         return None
 
 

@@ -152,7 +152,6 @@ class CheckedBody(httpx.SyncByteStream, httpx.AsyncByteStream):
         return chunk if self._started else self._begin(chunk)
 
     def _begin(self, chunk: bytes) -> bytes:
-        """Hold back what may be an error until the whole of it is there. Anything else passes at once."""
         self._held += chunk
         begun = _FILLER.sub(b"", self._held, count=1)
         whole = b"\n\n" in begun or b"\r\n\r\n" in begun
