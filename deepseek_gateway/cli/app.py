@@ -18,7 +18,7 @@ from .ask import arguments, print_answer, read_prompt
 from .env import env
 from .options import Commands, DebugOption, EndpointOption, EnvFileOption, ModelOption, RouteOption, load_settings, say
 
-app = typer.Typer(
+app: typer.Typer = typer.Typer(
     cls=Commands, add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False
 )
 

@@ -13,7 +13,7 @@ from deepseek_gateway.emulator._page import Page, Row
 from deepseek_gateway.emulator._record import Record
 from deepseek_gateway.emulator._server import Server
 from deepseek_gateway.emulator._settings import Settings
-from deepseek_gateway.emulator._wire import Delivery
+from deepseek_gateway.emulator._wire import Delivery, ReceivedRequest
 
 if TYPE_CHECKING:
     from deepseek_gateway import GatewayConfig
@@ -61,7 +61,7 @@ class Emulator(Settings):
         self._gateway, self._record = Gateway(self, DeepSeek(keys)), Record()
         page = Page(self._record, {*keys, self.gateway_token}, lambda: self.environ)
         self._application = Application(self._gateway, page, self._record, self.on_exchange)
-        self.requests = self._application.requests
+        self.requests: list[ReceivedRequest] = self._application.requests
         self._server: Server | None = None
 
     @property

@@ -28,7 +28,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Refuse what would make the gateway answer for another reason than the test believes; show no value."""
-        self.keys = {"default": self.api_key} if self.stored_keys is None else dict(self.stored_keys)
+        self.keys: dict[str, str] = {"default": self.api_key} if self.stored_keys is None else dict(self.stored_keys)
         ids, keys = (self.account_id, self.gateway_id), (self.api_key, self.gateway_token, *self.keys.values())
         amounts = (*(self.rate_limit or (1, 1)), *(self.spend_limit or (1, 1)))
         empty = isinstance(self.guardrails, str) or "" in (*(self.guardrails or ()), *self.dlp)
