@@ -9,8 +9,8 @@ Importing this package reads no setting and does not import openai.
 
 from typing import TYPE_CHECKING
 
-from ._calls import GatewayCall, record_calls
-from ._client import create_async_client, create_client
+from ._calls import GatewayCall, Usage, record_calls
+from ._client import create_async_client, create_async_http_client, create_client, create_http_client
 from ._config import GatewayConfig
 from ._headers import gateway_headers
 from ._history import long_history
@@ -26,8 +26,11 @@ __all__ = [
     "GatewayCall",
     "GatewayConfig",
     "Route",
+    "Usage",
     "create_async_client",
+    "create_async_http_client",
     "create_client",
+    "create_http_client",
     "gateway_headers",
     "long_history",
     "record_calls",

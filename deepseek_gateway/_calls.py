@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
@@ -13,11 +14,29 @@ from ._request import asked_for
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
 
+    from ._settings import Route
+
 logger = logging.getLogger("deepseek_gateway")
-logger.addHandler(logging.NullHandler())  # without a handler, Python prints warnings to stderr
 
 Recorders = tuple[list["GatewayCall"], ...]
 _recorders: ContextVar[Recorders] = ContextVar("deepseek_gateway_recorders", default=())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """The tokens of one call, as the provider counted them. After a `HIT` they are those of the first call.
+
+    Attributes:
+        prompt_tokens: Tokens of the prompt.
+        completion_tokens: Tokens of the answer, with those of thinking.
+        cached_tokens: Tokens of the prompt that came from DeepSeek's prefix cache.
+        reasoning_tokens: Tokens of thinking.
+    """
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+    reasoning_tokens: int = 0
 
 
 @dataclass(slots=True, kw_only=True)
@@ -34,6 +53,13 @@ class GatewayCall:
         model: The model that answered where the gateway names it, else the model that was asked for.
         ray_id: Id of Cloudflare's edge (`cf-ray`).
         trace_id: DeepSeek's own id (`x-ds-trace-id`).
+        gateway_trace_id: The gateway's trace (`cf-aig-trace-id`).
+        request_id: The id to ask about: the provider's own request id, else `log_id`, `trace_id` or `ray_id`.
+        route: The route on which the call was sent. `from_response()` does not know it.
+        adapted: What was translated into DeepSeek's dialect, by the names in README's table.
+            `from_response()` does not know it.
+        usage: The tokens, from the response or from the end of a stream. `record_calls()` reads them while its block
+            runs, and `from_response()` reads them from a whole response.
         retry: How many tries of the SDK came before this one.
         elapsed: Seconds until the response or the stream ended or was closed. None before that.
     """
@@ -47,6 +73,11 @@ class GatewayCall:
     model: str | None = None
     ray_id: str | None = None
     trace_id: str | None = None
+    gateway_trace_id: str | None = None
+    request_id: str | None = None
+    route: Route | None = None
+    adapted: tuple[str, ...] = ()
+    usage: Usage | None = None
     retry: int = 0
     elapsed: float | None = None
 
@@ -72,17 +103,16 @@ class GatewayCall:
         if not hasattr(response, "status_code"):  # a connection error
             return call
         note_response(call, response.status_code, response.headers)
-        try:
+        with suppress(RuntimeError):  # the body has not been read to its end
             call.elapsed = response.elapsed.total_seconds()
-        except RuntimeError:  # the body has not been read to its end
-            call.elapsed = None
+            call.usage = usage_in(response.content)
         return call
 
 
-def call_from(request: Any) -> GatewayCall:
+def call_from(request: Any, route: Route | None = None) -> GatewayCall:
     """Begin a call with what the request of the SDK says."""
     retry = request.headers.get("x-stainless-retry-count", "")
-    return GatewayCall(retry=int(retry) if retry.isdecimal() else 0, model=asked_for(request)[0])
+    return GatewayCall(retry=int(retry) if retry.isdecimal() else 0, model=asked_for(request)[0], route=route)
 
 
 def note_response(call: GatewayCall, status: int, headers: Mapping[str, str]) -> None:
@@ -97,6 +127,26 @@ def note_response(call: GatewayCall, status: int, headers: Mapping[str, str]) ->
     call.model = headers.get("cf-aig-model") or call.model
     call.ray_id = headers.get("cf-ray")
     call.trace_id = headers.get("x-ds-trace-id")
+    call.gateway_trace_id = headers.get("cf-aig-trace-id")
+    call.request_id = headers.get("x-request-id")
+
+
+def usage_in(data: bytes) -> Usage | None:
+    """Read the tokens from a response or an event, of chat or of `/responses`, if it holds them."""
+    try:
+        body = json.loads(data)
+        found = body.get("usage") or body["response"]["usage"]
+        prompt, answer = ("prompt", "completion") if "prompt_tokens" in found else ("input", "output")
+        of_prompt: dict[str, Any] = found.get(f"{prompt}_tokens_details") or {}
+        of_answer: dict[str, Any] = found.get(f"{answer}_tokens_details") or {}
+        return Usage(
+            prompt_tokens=found[f"{prompt}_tokens"],
+            completion_tokens=found[f"{answer}_tokens"],
+            cached_tokens=of_prompt.get("cached_tokens") or 0,
+            reasoning_tokens=of_answer.get("reasoning_tokens") or 0,
+        )
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return None
 
 
 def log_call(call: GatewayCall, method_and_path: str, error: BaseException | None = None) -> None:
@@ -105,6 +155,8 @@ def log_call(call: GatewayCall, method_and_path: str, error: BaseException | Non
         what = f"no answer ({type(error).__name__})"
     else:
         what = f"{call.status} cache={call.cache_status or '-'} log={call.log_id or '-'}"
+    if call.adapted:
+        what += f" adapted={','.join(call.adapted)}"
     logger.info("%s %s %.3f s", method_and_path, what, call.elapsed)
 
 

@@ -1,16 +1,14 @@
-"""The factories: stock clients of the SDK, made for the gateway."""
+"""The factories: stock clients of the SDK, and the HTTP clients behind them, made for the gateway."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 
-from ._config import GatewayConfig
-from ._request import PLACEHOLDER
-from ._settings import VARIABLE, Route
+from ._config import GatewayConfig, Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     import openai
 
@@ -24,23 +22,23 @@ class OpenAIOptions(TypedDict, total=False):
     default_query: Mapping[str, object]
 
 
+class Options(Settings, OpenAIOptions):
+    """The keyword arguments of a client: settings, and options of the SDK."""
+
+
 def create_client(
-    config: GatewayConfig | None = None,
-    *,
-    route: Route | None = None,
-    http_options: Mapping[str, Any] | None = None,
-    **openai_options: Unpack[OpenAIOptions],
+    config: GatewayConfig | None = None, *, http_options: Mapping[str, Any] | None = None, **options: Unpack[Options]
 ) -> openai.OpenAI:
     """Make a stock `openai.OpenAI` that talks to DeepSeek through Cloudflare AI Gateway.
 
     Args:
         config: The settings. Without them `GatewayConfig.from_env()` reads the environment and the nearest `.env`.
-        route: `provider`, `compat` or `rest`, in place of the route in the settings.
         http_options: Options of `openai.DefaultHttpxClient`: `proxy`, `verify`, `limits`, `mounts`, `event_hooks` ...
             By default an idle connection is kept for 120 seconds (15 with openai 1 and 2), TCP keep-alive is on, and
             proxies come from the environment.
-        **openai_options: `timeout` (seconds, default 600), `max_retries` (default 2), `default_headers` and
-            `default_query`, as for `openai.OpenAI`.
+        **options: Any field of `GatewayConfig`, such as `api_key` or `route`. It beats `config` and the variables, and
+            None leaves the field to them. Also `timeout` (seconds, default 600), `max_retries` (default 2),
+            `default_headers` and `default_query`, as for `openai.OpenAI`.
 
     Returns:
         A client whose `type()` is exactly `openai.OpenAI`. No `OPENAI_*` variable changes what it sends, and it
@@ -50,31 +48,27 @@ def create_client(
         ConfigError: Settings are missing or malformed.
         TypeError: An option is not one of the above.
     """
-    config = _checked(config, route, openai_options)
+    config, openai_options = _split(config, options)
     from openai import OpenAI  # noqa: PLC0415  # it takes 400 ms, and a wrong setting is reported without it
 
-    from ._http import GatewayHttpClient  # noqa: PLC0415  # likewise
-
-    return OpenAI(**_arguments(config, GatewayHttpClient, http_options, openai_options))
+    return OpenAI(**_arguments(config, _http_client(config, http_options, openai_options), openai_options))
 
 
 def create_async_client(
     config: GatewayConfig | None = None,
     *,
-    route: Route | None = None,
     http_options: Mapping[str, Any] | None = None,
     transport: Literal["httpx", "aiohttp"] = "httpx",
-    **openai_options: Unpack[OpenAIOptions],
+    **options: Unpack[Options],
 ) -> openai.AsyncOpenAI:
     """Make a stock `openai.AsyncOpenAI` that talks to DeepSeek through Cloudflare AI Gateway.
 
     Args:
         config: As for `create_client()`.
-        route: As for `create_client()`.
         http_options: As for `create_client()`.
         transport: `aiohttp` sends through openai's own aiohttp client (extra `aiohttp`), which handles more calls at a
             time. It takes no socket options, so only the timeout notices a peer that vanished.
-        **openai_options: As for `create_client()`.
+        **options: As for `create_client()`.
 
     Returns:
         A client whose `type()` is exactly `openai.AsyncOpenAI`. It belongs to the event loop in which it is first used.
@@ -85,39 +79,112 @@ def create_async_client(
         TypeError: An option is not one of the above.
         ValueError: The transport is neither httpx nor aiohttp.
     """
-    config = _checked(config, route, openai_options)
-    if transport not in {"httpx", "aiohttp"}:
-        raise ValueError(f"transport must be httpx or aiohttp, not {transport!r}")
+    config, openai_options = _split(config, options)
+    http_client = _async_http_client(config, http_options, openai_options, transport)
     from openai import AsyncOpenAI  # noqa: PLC0415  # as above
 
-    from ._http import GatewayAsyncHttpClient, aiohttp_client_class  # noqa: PLC0415  # likewise
+    return AsyncOpenAI(**_arguments(config, http_client, openai_options))
 
-    client_class: Any = aiohttp_client_class() if transport == "aiohttp" else GatewayAsyncHttpClient
-    return AsyncOpenAI(**_arguments(config, client_class, http_options, openai_options))
+
+def create_http_client(
+    config: GatewayConfig | None = None, *, http_options: Mapping[str, Any] | None = None, **settings: Unpack[Settings]
+) -> openai.DefaultHttpxClient:
+    """Make the HTTP client alone, for a library that builds an OpenAI client of its own.
+
+    Give such a library this client, `config.base_url`, and `config.client_key` as the key. If the library also makes
+    asynchronous calls, give it a client of `create_async_http_client()` as well. A library with one of them only uses
+    its own client for the other kind of call, which goes past the gateway.
+
+    Args:
+        config: As for `create_client()`.
+        http_options: As for `create_client()`.
+        **settings: Any field of `GatewayConfig`, as for `create_client()`.
+
+    Returns:
+        A synchronous client of the HTTP library that openai uses: httpx, or httpx2 with openai 3.
+
+    Raises:
+        ConfigError: Settings are missing or malformed.
+        TypeError: A keyword is not one of the above.
+    """
+    client: openai.DefaultHttpxClient = _http_client(_merged(config, settings), http_options, {})
+    return client
+
+
+def create_async_http_client(
+    config: GatewayConfig | None = None,
+    *,
+    http_options: Mapping[str, Any] | None = None,
+    transport: Literal["httpx", "aiohttp"] = "httpx",
+    **settings: Unpack[Settings],
+) -> openai.DefaultAsyncHttpxClient:
+    """Make the asynchronous HTTP client alone. See `create_http_client()` for what it is for.
+
+    Args:
+        config: As for `create_client()`.
+        http_options: As for `create_client()`.
+        transport: As for `create_async_client()`.
+        **settings: Any field of `GatewayConfig`, as for `create_client()`.
+
+    Returns:
+        An asynchronous client of the HTTP library that openai uses: httpx, or httpx2 with openai 3.
+
+    Raises:
+        ConfigError: Settings are missing or malformed.
+        RuntimeError: aiohttp was asked for and is not installed.
+        TypeError: A keyword is not one of the above.
+        ValueError: The transport is neither httpx nor aiohttp.
+    """
+    merged = _merged(config, settings)
+    client: openai.DefaultAsyncHttpxClient = _async_http_client(merged, http_options, {}, transport)
+    return client
 
 
 _ELSEWHERE = {
-    "api_key": f"give it to GatewayConfig(api_key=...) or set {VARIABLE['api_key']}",
-    "base_url": "it follows from the settings; another host goes into GatewayConfig(endpoint=...)",
+    "base_url": "it follows from the settings; give another host as endpoint",
     "http_client": "the factory makes it; give its options as http_options={...}",
 }
 
 
-def _checked(config: GatewayConfig | None, route: Route | None, openai_options: OpenAIOptions) -> GatewayConfig:
-    for name in openai_options:
-        if name not in OpenAIOptions.__annotations__:
-            remedy = _ELSEWHERE.get(name, f"the options are {', '.join(OpenAIOptions.__annotations__)}")
+def _split(config: GatewayConfig | None, options: Options) -> tuple[GatewayConfig, OpenAIOptions]:
+    """Tell the settings from the options of the SDK."""
+    given = dict(options)
+    openai_options: Any = {name: given.pop(name) for name in OpenAIOptions.__annotations__ if name in given}
+    settings: Any = given
+    return _merged(config, settings, also=OpenAIOptions.__annotations__), openai_options
+
+
+def _merged(config: GatewayConfig | None, settings: Settings, also: Iterable[str] = ()) -> GatewayConfig:
+    """Put settings that were given as arguments over those of a configuration or of the environment."""
+    for name in settings:
+        if name not in Settings.__annotations__:
+            remedy = _ELSEWHERE.get(name, f"the keywords are {', '.join((*Settings.__annotations__, *also))}")
             raise TypeError(f"a client for the gateway takes no {name}: {remedy}")
     if config is None:
-        return GatewayConfig.from_env(route=route)
+        return GatewayConfig.from_env(**settings)
     if not isinstance(config, GatewayConfig):
         raise TypeError(f"config must be a GatewayConfig, not {type(config).__name__}")
-    return config if route is None else replace(config, route=route)
+    given: Any = {name: value for name, value in settings.items() if value is not None}
+    return replace(config, **given) if given else config
 
 
-def _arguments(
-    config: GatewayConfig, client_class: Any, http_options: Mapping[str, Any] | None, openai_options: OpenAIOptions
-) -> dict[str, Any]:
-    http_client = client_class(config, openai_options.get("default_headers") or {}, **(http_options or {}))
-    own = {"api_key": config.bearer or PLACEHOLDER, "base_url": config.base_url, "http_client": http_client}
+def _http_client(config: GatewayConfig, http_options: Mapping[str, Any] | None, openai_options: OpenAIOptions) -> Any:
+    from ._http import GatewayHttpClient  # noqa: PLC0415  # it imports openai
+
+    return GatewayHttpClient(config, openai_options.get("default_headers") or {}, **(http_options or {}))
+
+
+def _async_http_client(
+    config: GatewayConfig, http_options: Mapping[str, Any] | None, openai_options: OpenAIOptions, transport: str
+) -> Any:
+    if transport not in {"httpx", "aiohttp"}:
+        raise ValueError(f"transport must be httpx or aiohttp, not {transport!r}")
+    from ._http import GatewayAsyncHttpClient, aiohttp_client_class  # noqa: PLC0415  # it imports openai
+
+    client_class: Any = aiohttp_client_class() if transport == "aiohttp" else GatewayAsyncHttpClient
+    return client_class(config, openai_options.get("default_headers") or {}, **(http_options or {}))
+
+
+def _arguments(config: GatewayConfig, http_client: Any, openai_options: OpenAIOptions) -> dict[str, Any]:
+    own = {"api_key": config.client_key, "base_url": config.base_url, "http_client": http_client}
     return own | dict(openai_options)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self, TypedDict, Unpack
 
-from ._settings import SETTINGS, VARIABLE, Route
+from ._settings import PLACEHOLDER, SETTINGS, SWITCH, VARIABLE, Route
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
     from types import EllipsisType
 
 # The path of each route below the endpoint (Cloudflare docs: usage/providers/deepseek, usage/chat-completion,
@@ -17,7 +18,29 @@ if TYPE_CHECKING:
 _PATH = {"provider": "/deepseek", "compat": "/compat", "rest": "/v1"}
 _GATEWAY_HOST = "https://gateway.ai.cloudflare.com/v1"
 _REST_HOST = "https://api.cloudflare.com/client/v4/accounts"
-_VARIABLES = {setting.field: " or ".join(setting.variables) for setting in SETTINGS}
+_FIELDS = {setting.field: setting for setting in SETTINGS}
+# A URL can hold a password or a key in its query, and a key can be pasted into the wrong setting.
+_MAY_HOLD_A_SECRET = re.compile(r"[@?#]|bearer|\bsk-", re.IGNORECASE)
+
+
+class Secret(Protocol):
+    """A secret in a wrapper that does not show it, such as pydantic's `SecretStr`."""
+
+    def get_secret_value(self) -> str: ...
+
+
+class Settings(TypedDict, total=False):
+    """The fields of `GatewayConfig` as keyword arguments. None leaves a field to the variables or its default."""
+
+    account_id: str | None
+    gateway_id: str | None
+    api_key: str | Secret | None
+    gateway_token: str | Secret | None
+    route: Route | None
+    endpoint: str | None
+    model: str | None
+    thinking: bool | None
+    adapt: bool | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,6 +60,10 @@ class GatewayConfig:
         route: `provider`, `compat` or `rest`.
         endpoint: The URL before `/deepseek`, `/compat` or `/v1`, of a custom domain or a local emulator. Plain `http`
             is accepted for loopback hosts only.
+        model: The DeepSeek model that is used where a program names one of OpenAI's, such as `gpt-4o`.
+        thinking: Whether DeepSeek thinks, in calls that do not say. DeepSeek's own default is to think.
+        adapt: Whether requests are translated from OpenAI's dialect into DeepSeek's. If False, `model` and `thinking`
+            do nothing, and every body is sent as it is, apart from the model's prefix on a route.
 
     Raises:
         ConfigError: Something is missing or malformed. The message names every problem and its remedy.
@@ -48,12 +75,19 @@ class GatewayConfig:
     gateway_token: str | None = field(default=None, repr=False)
     route: Route = "provider"
     endpoint: str | None = None
+    model: str | None = None
+    thinking: bool | None = None
+    adapt: bool = True
+
+    if TYPE_CHECKING:  # a dataclass cannot say that a field is given as a `Secret` and read as a text
+
+        def __init__(self, **settings: Unpack[Settings]) -> None: ...
 
     def __post_init__(self) -> None:
-        values = _normalised({setting.field: getattr(self, setting.field) for setting in SETTINGS})
+        values = _normalised({name: getattr(self, name) for name in _FIELDS})
         for name, value in values.items():
             object.__setattr__(self, name, value)
-        _refuse(*_complaint(values, _VARIABLES))
+        _refuse(tuple(_problems(values, {})))
 
     @classmethod
     def from_env(
@@ -61,7 +95,7 @@ class GatewayConfig:
         environ: Mapping[str, str] | None = None,
         *,
         env_file: str | os.PathLike[str] | EllipsisType | None = ...,
-        **overrides: str | None,
+        **overrides: Unpack[Settings],
     ) -> Self:
         """Read the settings from the environment and a `.env` file. Neither is changed.
 
@@ -81,8 +115,9 @@ class GatewayConfig:
             TypeError: An override is not a field of `GatewayConfig`.
         """
         found = look_up(environ, env_file=env_file, **overrides)
-        _refuse(found.complaint, found.missing)
-        return cls(**found.values)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+        _refuse(found.problems, found.looked)
+        values: Any = found.values
+        return cls(**values)
 
     @property
     def base_url(self) -> str:
@@ -112,6 +147,22 @@ class GatewayConfig:
         """
         return self.gateway_token if self.route == "rest" else self.api_key
 
+    @property
+    def client_key(self) -> str:
+        """The value to pass as `api_key` to a library that builds its own OpenAI client.
+
+        `bearer`, or a placeholder when the key is stored at Cloudflare. The HTTP clients of this package never send it.
+        """
+        return self.bearer or PLACEHOLDER
+
+
+class Problem(NamedTuple):
+    """One thing that is wrong with the settings."""
+
+    sentence: str
+    missing: tuple[str, ...] = ()
+    """The variables of which one is missing."""
+
 
 class Findings(NamedTuple):
     """What was found for each field, where, and what is wrong with it. Made without importing openai."""
@@ -119,23 +170,27 @@ class Findings(NamedTuple):
     values: dict[str, object]
     origins: dict[str, tuple[str, str]]
     """`argument`, `environment` or the path of a `.env` file, and the name there. Defaults have no origin."""
-    complaint: str
-    """The message of a `ConfigError`. Empty when the settings suffice."""
-    missing: tuple[str, ...]
+    problems: tuple[Problem, ...]
     env_file: str | os.PathLike[str] | None
+
+    @property
+    def looked(self) -> str:
+        """Where the values were looked for, as a sentence."""
+        file = "the environment; no .env file was read"
+        return f"Looked in {file if self.env_file is None else f'the environment and {os.fspath(self.env_file)}'}."
 
 
 def look_up(
     environ: Mapping[str, str] | None = None,
     *,
     env_file: str | os.PathLike[str] | EllipsisType | None = ...,
-    **overrides: str | None,
+    **overrides: Unpack[Settings],
 ) -> Findings:
     """Do the work of `GatewayConfig.from_env()`, but report problems instead of raising an exception."""
-    if unknown := set(overrides) - set(_VARIABLES):
+    if unknown := set(overrides) - set(_FIELDS):
         listed = ", ".join(sorted(unknown))
-        raise TypeError(f"GatewayConfig has no field {listed}; its fields are {', '.join(_VARIABLES)}")
-    problems: list[str] = []
+        raise TypeError(f"GatewayConfig has no field {listed}; its fields are {', '.join(_FIELDS)}")
+    problems: list[Problem] = []
     sources = [("environment", os.environ if environ is None else environ)]
     path = env_file
     if path is ...:
@@ -146,34 +201,41 @@ def look_up(
         except (OSError, UnicodeDecodeError) as error:
             why = "it is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else error.strerror
             remedy = "correct env_file or the file, or pass env_file=None to read no file"
-            problems.append(f"the file {os.fspath(path)} cannot be read ({why}); {remedy}")
+            problems.append(Problem(f"the file {os.fspath(path)} cannot be read ({why}); {remedy}"))
     values: dict[str, object] = {}
     origins: dict[str, tuple[str, str]] = {}
-    for setting in SETTINGS:
+    for name, setting in _FIELDS.items():
         # An argument beats every variable, and a variable of the environment any in the file.
-        candidates = [(overrides.get(setting.field), ("argument", setting.field))]
-        candidates += [(source.get(name), (origin, name)) for origin, source in sources for name in setting.variables]
+        candidates: list[tuple[object, tuple[str, str]]] = [(overrides.get(name), ("argument", name))]
+        candidates += [(source.get(each), (origin, each)) for origin, source in sources for each in setting.variables]
         found = [(value, origin) for given, origin in candidates if (value := _stripped(given)) is not None]
         if found:
-            values[setting.field], origins[setting.field] = found[0]
+            values[name], origins[name] = found[0]
     values = _normalised(values)
-    names = _VARIABLES | {field: name for field, (origin, name) in origins.items() if origin != "argument"}
-    complaint, missing = _complaint(values, names, problems)
-    looked = f"the environment and {os.fspath(path)}" if path is not None else "the environment; no .env file was read"
-    return Findings(values, origins, complaint and f"{complaint}\nLooked in {looked}.", missing, path)
+    problems += _problems(values, {name: used for name, (_, used) in origins.items()})
+    return Findings(values, origins, tuple(problems), path)
 
 
 def _stripped(value: object) -> object:
+    """Take a secret out of its wrapper and white space off a text. A blank text is None."""
+    reveal = getattr(value, "get_secret_value", None)
+    value = reveal() if reveal else value
     return (value.strip() or None) if isinstance(value, str) else value
 
 
 def _normalised(values: Mapping[str, object]) -> dict[str, object]:
-    stripped = {setting.field: _stripped(values.get(setting.field)) or setting.default for setting in SETTINGS}
-    if isinstance(endpoint := stripped["endpoint"], str):
-        stripped["endpoint"] = endpoint.rstrip("/")
-    if isinstance(route := stripped["route"], str):
-        stripped["route"] = route.lower()
-    return stripped
+    found = {name: _stripped(values.get(name)) for name in _FIELDS}
+    for name, setting in _FIELDS.items():
+        value = found[name]
+        if value is None:
+            found[name] = setting.default
+        elif isinstance(value, str) and setting.is_switch:
+            found[name] = SWITCH.get(value.lower(), value)
+    if isinstance(endpoint := found["endpoint"], str):
+        found["endpoint"] = endpoint.rstrip("/")
+    if isinstance(route := found["route"], str):
+        found["route"] = route.lower()
+    return found
 
 
 def _nearest_env_file() -> str | None:
@@ -192,38 +254,43 @@ def _read_env_file(path: str | os.PathLike[str]) -> dict[str, str]:
         return {name: value for name, value in dotenv_values(stream=stream).items() if value is not None}
 
 
-def _complaint(
-    values: Mapping[str, object], names: Mapping[str, str], unreadable: Iterable[str] = ()
-) -> tuple[str, tuple[str, ...]]:
-    """Say in one message everything that is wrong, and name the variables that are missing."""
-    problems = [*(((), line) for line in unreadable), *_problems(values, names)]
-    missing = tuple(variable for variables, _ in problems for variable in variables)
-    lines = ["deepseek_gateway cannot be configured:", *(line for _, line in problems)]
-    where = "\nSet it in the environment or in a .env file, or pass it to GatewayConfig()." if missing else ""
-    return ("\n  - ".join(lines) + where if problems else ""), missing
-
-
-def _refuse(complaint: str, missing: tuple[str, ...]) -> None:
-    if complaint:
+def _refuse(problems: tuple[Problem, ...], looked: str = "") -> None:
+    """Raise one `ConfigError` about everything that is wrong."""
+    if problems:
         from ._errors import ConfigError  # noqa: PLC0415  # it imports openai, which takes 400 ms
 
-        raise ConfigError(complaint, missing=missing)
+        missing = tuple(variable for problem in problems for variable in problem.missing)
+        raise ConfigError(complaint(problems, ", or pass it as an argument", looked), missing=missing)
 
 
-def _problems(values: Mapping[str, object], names: Mapping[str, str]) -> Iterator[tuple[tuple[str, ...], str]]:
-    """Give each problem as the variables that are missing, if any, and a sentence. Secrets are never shown."""
-    about = {setting.field: f"{setting.meaning} ({setting.source})" for setting in SETTINGS}
+def complaint(problems: tuple[Problem, ...], or_else: str, looked: str) -> str:
+    """Say in one message everything that is wrong. `or_else` is a third way to set what is missing."""
+    text = "\n  - ".join(("deepseek_gateway cannot be configured:", *(problem.sentence for problem in problems)))
+    where = f"Set it in the environment or in a .env file{or_else}."
+    return "\n".join(
+        (text, *([where] if any(problem.missing for problem in problems) else []), *filter(None, [looked]))
+    )
+
+
+def _problems(values: Mapping[str, object], names: Mapping[str, str]) -> Iterator[Problem]:
+    """Find what is wrong. `names` are what the caller used, where that is not the field itself. No secret is shown."""
+    about = {name: f"{setting.meaning} ({setting.source})" for name, setting in _FIELDS.items()}
     account, key, token = (VARIABLE[name] for name in ("account_id", "api_key", "gateway_token"))
     if values["account_id"] is None and values["endpoint"] is None:
-        yield (account,), f"{account} is not set or blank: {about['account_id']}"
+        yield Problem(f"{account} is not set or blank: {about['account_id']}", (account,))
     if values["gateway_token"] is None and values["route"] == "rest":
-        yield (token,), f"{token} is not set or blank, and the rest route needs it: {about['gateway_token']}"
+        sentence = f"{token} is not set or blank, and the rest route needs it: {about['gateway_token']}"
+        yield Problem(sentence, (token,))
     elif values["gateway_token"] is None and values["api_key"] is None:
         sentence = f"neither {key} nor {token} is set (blank is unset); give at least one:"
-        yield (key, token), f"{sentence}\n      {key}: {about['api_key']}\n      {token}: {about['gateway_token']}"
-    for setting in SETTINGS:
-        value, name = values[setting.field], names[setting.field]
-        if value is not None and not isinstance(value, str):
-            yield (), f"{name} must be text, not {type(value).__name__}"
-        elif value and (broken := setting.rule(value)):
-            yield (), f"{name} {broken}"
+        lines = f"{sentence}\n      {key}: {about['api_key']}\n      {token}: {about['gateway_token']}"
+        yield Problem(lines, (key, token))
+    for name, setting in _FIELDS.items():
+        value, used = values[name], names.get(name, name)
+        if value is None:
+            continue
+        if not setting.is_switch and not isinstance(value, str):
+            yield Problem(f"{used} must be text, not {type(value).__name__}")
+        elif broken := setting.rule(value):
+            hidden = setting.secret or _MAY_HOLD_A_SECRET.search(str(value))
+            yield Problem(f"{used} {broken}" if hidden else f"{used}={value!r} {broken}")

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import timedelta
 from functools import cached_property, partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from ._calls import call_from, log_call, logger, note_response, watchers
+from ._adapt import SCHEMA
+from ._calls import call_from, log_call, logger, note_response, usage_in, watchers
 from ._codes import deepseek_remedy
 from ._events import as_events
-from ._request import RefusedRequestError, asked_for, body_on, loaded_body, redact, request_facts
+from ._request import RefusedRequestError, asked_for, body_to_send, loaded_body, redact, request_facts
 from ._response import Fault, explain, final, hidden_fault, may_hold_a_fault, not_a_stream, redirect_refused, request_id
-from ._stream import DONE, TERMINAL, CheckedBody
+from ._stream import DONE, TERMINAL, CheckedBody, Watcher
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -28,8 +30,15 @@ else:
 
 _REDIRECTION = 300  # the lowest status that is no success
 _EVENT_STREAM = "text/event-stream"
+_USAGE = re.compile(rb'"usage": ?\{')  # most chunks of DeepSeek say that it is null
 # These headers describe a body, and a body of ours has its own.
 _OF_THE_BODY = frozenset({b"content-encoding", b"content-length", b"content-type", b"transfer-encoding"})
+
+
+_NOT_ENFORCED = (
+    "DeepSeek enforces no JSON schema. The schema in response_format is sent as a system message that asks for it, so "
+    "validate the answer, as parse() does. (This is said once for each client.)"
+)
 
 
 class Exchange:
@@ -46,7 +55,7 @@ class Exchange:
         self._destination = destination
         self._streamed = streamed
         self._recorders = watchers() if self.covered else None
-        self._call = None if self._recorders is None else call_from(request)
+        self._call = None if self._recorders is None else call_from(request, destination.config.route)
         self._started = perf_counter()
         self.answer: httpx.Response | None = None
         try:
@@ -59,11 +68,12 @@ class Exchange:
             redact(request.headers)
 
     def _build_outgoing(self) -> httpx.Request:
-        request, route = self.request, self._destination.config.route
+        request, config = self.request, self._destination.config
         headers = self._destination.headers(request, covered=self.covered)
         body, stream = loaded_body(request), request.stream
         if self.covered and body and headers.get("Content-Type", "").startswith("application/json"):
-            body = body_on(route, body)
+            body, adapted = body_to_send(config, request.url.raw_path.partition(b"?")[0], body)
+            self._note_adapted(adapted)
             stream = stream if body is request.content else httpx.ByteStream(body)
         if "Content-Length" in headers:
             headers["Content-Length"] = request.headers["Content-Length"] if body is None else str(len(body))
@@ -73,6 +83,12 @@ class Exchange:
         if body is not None:
             outgoing.read()  # so that the caller's event hooks can look at it
         return outgoing
+
+    def _note_adapted(self, names: tuple[str, ...]) -> None:
+        if self._call:
+            self._call.adapted = names
+        if SCHEMA in names and self._destination.first_schema():
+            logger.warning(_NOT_ENFORCED)
 
     @cached_property
     def facts(self) -> RequestFacts:
@@ -115,6 +131,8 @@ class Exchange:
         success = response.status_code < _REDIRECTION
         if success and not response.is_closed:
             return self._checked(response)
+        if success and self._recorders and self._call:
+            self._call.usage = usage_in(response.content)
         given = self._success(response) if success else self._failure(response)
         self._ended()
         return given
@@ -156,7 +174,9 @@ class Exchange:
         elif self._call is None:
             return response
         timeouts = self.outgoing.extensions.get("timeout", {})
-        body = CheckedBody(response, end, partial(self._explain_event, response), timeouts, self._ended)
+        on_line = self._note_usage if self._recorders else None
+        watcher = Watcher(partial(self._explain_event, response), on_line, self._ended)
+        body = CheckedBody(response, end, timeouts, watcher)
         if body.decoded:
             return _with_body(response, response.status_code, stream=body)
         response.stream = body
@@ -168,6 +188,10 @@ class Exchange:
             return None
         _warn(fault.logged, response)
         return json.dumps(fault.body).encode()
+
+    def _note_usage(self, line: bytes) -> None:
+        if self._call and _USAGE.search(line) and (usage := usage_in(line.removeprefix(b"data:"))):
+            self._call.usage = usage
 
     def _record(self, call: GatewayCall) -> None:
         for recorder in self._recorders or ():

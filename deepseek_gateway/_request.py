@@ -6,11 +6,13 @@ import json
 import os
 import re
 from functools import lru_cache
+from itertools import count
 from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import unquote_to_bytes
 
+from ._adapt import adapt, adapted_model, may_need_translation
 from ._codes import REDACTED, RequestFacts
-from ._settings import OPENAI_VARIABLES, VARIABLE
+from ._settings import OPENAI_VARIABLES, PLACEHOLDER, VARIABLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -23,9 +25,6 @@ if TYPE_CHECKING:
 Header: TypeAlias = tuple[bytes, bytes]
 Headers: TypeAlias = tuple[Header, ...]
 Ambient: TypeAlias = frozenset[Header]  # put there by the environment alone; the names are in lower case
-
-PLACEHOLDER = "key-stored-at-cloudflare"
-"""The `api_key` that the SDK is given when no key is configured, because it insists on one. It is never sent."""
 
 _CREDENTIALS = (b"authorization", b"cf-aig-authorization")
 # A credential with one of these could not be sent, or would be sent without its end.
@@ -57,6 +56,7 @@ class Destination:
         self._explicit_headers = dict(explicit_headers)
         self._ambient = ambient_headers(os.environ, self._explicit_headers)
         self._to_gateway = lru_cache(maxsize=16)(self._headers_to_gateway)
+        self._schemas = count()
 
     def covers(self, url: httpx.URL) -> bool:
         """Whether a URL lies under the base URL, by origin and by whole path segments."""
@@ -76,6 +76,10 @@ class Destination:
         if covered:
             return self._to_gateway(type(request.headers), given, request.url.netloc).copy()
         return type(request.headers)(headers_to_elsewhere(self.config, given, self._ambient_now(), request.url))
+
+    def first_schema(self) -> bool:
+        """Whether this is the first request with a JSON schema. Also counts it."""
+        return next(self._schemas) == 0
 
     def _headers_to_gateway(self, kind: type[httpx.Headers], given: Headers, host: bytes) -> httpx.Headers:
         return kind(headers_to_gateway(self.config, given, self._ambient_now(), host))
@@ -186,22 +190,36 @@ def asked_for(request: httpx.Request) -> tuple[str | None, bool]:
 _LEADING_MODEL = re.compile(rb'\{"model":"([^"\\]*)"')
 
 
-def body_on(route: Route, body: bytes) -> bytes:
-    """Give a JSON body the model name that its route expects. If nothing changes, it stays the same object."""
-    if leading := _LEADING_MODEL.match(body):
+def body_to_send(config: GatewayConfig, path: bytes, body: bytes) -> tuple[bytes, tuple[str, ...]]:
+    """Give a JSON body the model name that its route expects, and translate it into DeepSeek's dialect.
+
+    If nothing changes, the body stays the same object. The names say what was translated.
+    """
+    parsed = path.endswith(b"/chat/completions") and may_need_translation(body, config)
+    if not parsed and (leading := _LEADING_MODEL.match(body)):
         start, end = leading.span(1)
         model = body[start:end].decode("utf-8", "surrogateescape")
-        name = model_on(route, model).encode("utf-8", "surrogateescape")
-        return body if name == body[start:end] else b"".join((body[:start], name, memoryview(body)[end:]))
+        name = model_on(config.route, adapted_model(model, config)).encode("utf-8", "surrogateescape")
+        if name == body[start:end]:
+            return body, ()
+        return b"".join((body[:start], name, memoryview(body)[end:])), _model_row(model, config)
     try:
         content = json.loads(body)
         model = content["model"]
-        wanted = model_on(route, model) if isinstance(model, str) else model
+        wanted = model_on(config.route, adapted_model(model, config)) if isinstance(model, str) else model
+        translated = content if wanted == model else {**content, "model": wanted}
+        to_deepseek = config.route == "provider" or wanted.startswith("deepseek/")
+        translated, names = adapt(translated, config) if parsed and to_deepseek else (translated, ())
         # These are the separators of the SDK. A body in ASCII may hold escapes that UTF-8 cannot express.
         form: Any = {"ensure_ascii": body.isascii(), "separators": (",", ":"), "allow_nan": False}
-        return body if wanted == model else json.dumps({**content, "model": wanted}, **form).encode()
+        changed = body if translated is content else json.dumps(translated, **form).encode()
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-        return body  # the service can say best what is wrong with such a body
+        return body, ()  # the service can say best what is wrong with such a body
+    return changed, (*_model_row(model, config), *names)
+
+
+def _model_row(model: Any, config: GatewayConfig) -> tuple[str, ...]:
+    return ("model",) if isinstance(model, str) and adapted_model(model, config) != model else ()
 
 
 def model_on(route: Route, model: str) -> str:

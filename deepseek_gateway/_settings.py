@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from ipaddress import ip_address
-from typing import Literal, NamedTuple, TypeAlias, get_args
+from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 from urllib.parse import urlsplit
 
 Route: TypeAlias = Literal["provider", "compat", "rest"]
@@ -14,7 +14,7 @@ Route: TypeAlias = Literal["provider", "compat", "rest"]
 ROUTES: tuple[str, ...] = get_args(Route)
 
 
-_Rule: TypeAlias = Callable[[str], str | None]
+_Rule: TypeAlias = Callable[[Any], str | None]
 """Says which rule a value breaks and what to do, as the rest of a sentence about it. None: the value is fine."""
 
 _KEY_RULES = (
@@ -104,16 +104,34 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost" or host.endswith(".localhost")
 
 
+def _model_rule(value: str) -> str | None:
+    """Check a model name no further than the body of a request needs. New names appear every quarter."""
+    return "contains white space; give the name alone" if re.search(r"[\s\x00-\x1f\x7f]", value) else None
+
+
+SWITCH = {"on": True, "off": False, "true": True, "false": False, "1": True, "0": False}
+"""The texts of a variable that is on or off, in lower case."""
+
+
+def _switch_rule(value: object) -> str | None:
+    return None if isinstance(value, bool) else "must be on or off"
+
+
 class Setting(NamedTuple):
     """One setting: its field in `GatewayConfig`, its variables, the rule for its values, and what a person needs."""
 
     field: str
     variables: tuple[str, ...]
     rule: _Rule
-    default: str | None
+    default: str | bool | None
     meaning: str
     source: str
     secret: bool = False
+
+    @property
+    def is_switch(self) -> bool:
+        """Whether the value is a bool, which a variable spells as a text of `SWITCH`."""
+        return self.rule is _switch_rule
 
 
 SETTINGS = (
@@ -127,7 +145,7 @@ SETTINGS = (
     ),
     Setting(
         "gateway_id",
-        ("CLOUDFLARE_AI_GATEWAY_ID",),
+        ("CLOUDFLARE_AI_GATEWAY_ID", "CLOUDFLARE_GATEWAY_ID"),
         _id_rule,
         "default",
         "name of the gateway",
@@ -161,8 +179,35 @@ SETTINGS = (
         "custom domain or local emulator, in place of Cloudflare's own host",
         "Cloudflare dashboard, AI, AI Gateway, Settings, Custom domains",
     ),
+    Setting(
+        "model",
+        ("DEEPSEEK_MODEL",),
+        _model_rule,
+        None,
+        "DeepSeek model that is used where a program names one of OpenAI's, such as gpt-4o",
+        "your choice",
+    ),
+    Setting(
+        "thinking",
+        ("DEEPSEEK_THINKING",),
+        _switch_rule,
+        None,
+        "on or off, for calls that do not say; DeepSeek's own default is on",
+        "your choice",
+    ),
+    Setting(
+        "adapt",
+        ("DEEPSEEK_GATEWAY_ADAPT",),
+        _switch_rule,
+        True,  # noqa: FBT003  # a default, not an argument
+        "on or off: whether requests are translated from OpenAI's dialect",
+        "your choice",
+    ),
 )
 """The only place that spells the variables. Error texts and README's table are made from it."""
+
+PLACEHOLDER = "key-stored-at-cloudflare"
+"""The `api_key` of the SDK when no key is configured, because the SDK insists on one. It is never sent."""
 
 VARIABLE = {setting.field: setting.variables[0] for setting in SETTINGS}
 

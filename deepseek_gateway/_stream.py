@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from contextlib import contextmanager, suppress
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import openai
 from anyio import move_on_after
@@ -22,6 +22,7 @@ else:
 # After the last event, wait at most this long, and for at most this many bytes, so that the connection can be reused.
 _DRAIN_SECONDS, _DRAIN_BYTES = 0.1, 16_384
 _LONGEST_ERROR = 65_536
+_LONGEST_LINE = 1_048_576
 _KEPT = 128
 
 DONE, TERMINAL = "[DONE]", "its last event"
@@ -31,6 +32,16 @@ _FILLER = re.compile(rb"\A(?:\s|:[^\n]*\n)*")
 _FIRST_EVENT = re.compile(rb"(?:\s|:[^\n]*\n)*(?:(?:event|id|retry):[^\n]*\n)*data: ?(\{[^\n]*\})(?:\r?\n\r?\n|\s*\Z)")
 
 
+class Watcher(NamedTuple):
+    """Who is told of a body as it passes."""
+
+    explain: Callable[[bytes], bytes | None]
+    """Gets the data of a first event that may hold an error, and may give other data to pass on."""
+    on_line: Callable[[bytes], object] | None
+    """Gets each line, if the body is plain text."""
+    on_close: Callable[[], object]
+
+
 class CheckedBody(httpx.SyncByteStream, httpx.AsyncByteStream):
     """The body of a response on its way to the SDK. It is whole, or reading it raises.
 
@@ -38,29 +49,23 @@ class CheckedBody(httpx.SyncByteStream, httpx.AsyncByteStream):
     Events are not parsed, but a gateway error in place of the first event is explained.
     """
 
-    def __init__(
-        self,
-        response: httpx.Response,
-        end: str | None,
-        explain: Callable[[bytes], bytes | None],
-        timeouts: dict[str, Any],
-        on_close: Callable[[], object],
-    ) -> None:
+    def __init__(self, response: httpx.Response, end: str | None, timeouts: dict[str, Any], watcher: Watcher) -> None:
         """Take the place of the body of a response, which has not been read.
 
-        `end` is None for a body that is only passed on. `explain` gets the data of a first event that may hold an
-        error, and may give other data to pass on. `timeouts` are those of the request that was sent.
+        `end` is None for a body that is only passed on. `timeouts` are those of the request that was sent.
         """
         self._response = response
         self._inner: Any = response.stream
         self._end = end
         self._marks = _DONE if end == DONE else _TERMINAL
         self._hint = b"[DONE]" if end == DONE else b""  # searched first: a regular expression takes far longer
-        self._explain = explain
         self._timeouts = timeouts
-        self._on_close = on_close
+        self._watcher = watcher
+        encoded = "content-encoding" in response.headers
         # The end of a stream is found in plain text only.
-        self.decoded = end is not None and "content-encoding" in response.headers
+        self.decoded = end is not None and encoded
+        self._on_line = watcher.on_line if self.decoded or not encoded else None
+        self._line = b""
         self._chunks: Any = None
         self._ended = False
         self._arrived = 0
@@ -124,7 +129,7 @@ class CheckedBody(httpx.SyncByteStream, httpx.AsyncByteStream):
                     if room < 0 or monotonic() > deadline:
                         break
         self._inner.close()
-        self._on_close()
+        self._closed()
 
     async def aclose(self) -> None:
         try:
@@ -138,10 +143,21 @@ class CheckedBody(httpx.SyncByteStream, httpx.AsyncByteStream):
                             break
         finally:
             await self._inner.aclose()
-            self._on_close()
+            self._closed()
+
+    def _closed(self) -> None:
+        if self._on_line:
+            self._on_line(self._line)  # a body that is no stream may end without a line end
+        self._watcher.on_close()
 
     def _feed(self, chunk: bytes) -> bytes:
         """Look at a network chunk and give what to pass on: the chunk itself, except for an error at the start."""
+        if self._on_line:
+            *lines, self._line = (self._line + chunk).split(b"\n")
+            for line in lines:
+                self._on_line(line)
+            if len(self._line) > _LONGEST_LINE:
+                self._line = b""
         if self._end is None:
             return chunk
         self._arrived += len(chunk)
@@ -164,7 +180,7 @@ class CheckedBody(httpx.SyncByteStream, httpx.AsyncByteStream):
         """Give what was held back, with an error in the first event explained."""
         held, self._held = self._held, b""
         event = _FIRST_EVENT.match(held)
-        explained = self._explain(event.group(1)) if event and may_hold_a_fault(event.group(1)) else None
+        explained = self._watcher.explain(event.group(1)) if event and may_hold_a_fault(event.group(1)) else None
         return b"data: " + explained + b"\n\n" + held[event.end() :] if event and explained else held
 
     @property

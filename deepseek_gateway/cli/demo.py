@@ -73,7 +73,7 @@ def run_on_emulator(console: Console) -> int:
         status = walk(steps_for(configs), console)
     console.print("\nThe local emulator answered every step. To go live, set in the environment or in .env:\n")
     for setting in SETTINGS:
-        if setting.default is None and setting.field != "endpoint":
+        if setting.field in {"account_id", "api_key", "gateway_token"}:
             console.print(f"  {setting.variables[0]:<24}{setting.meaning}", markup=False)
     console.print("\nThen run:\n\n  deepseek-gateway demo --live")
     return status

@@ -87,13 +87,13 @@ def masked(url: str) -> str:
 
 
 def _settings(case: Case) -> Judgement:
-    if not case.findings.complaint:
+    problems = case.findings.problems
+    if not problems:
         return Judgement("pass", f"all that the {case.config.route} route needs; requests go to {case.config.base_url}")
-    lines = case.findings.complaint.splitlines()
-    problems = [line.strip().removeprefix("- ") for line in lines if line.startswith(" ")]
-    looked = "".join(line for line in lines if line.startswith("Looked in"))
-    remedy = "set what is missing in the environment or in a .env file" if case.findings.missing else "correct it"
-    return Judgement("fail", "\n".join(problems), f"{remedy}. {looked}".strip())
+    missing = any(problem.missing for problem in problems)
+    remedy = "set what is missing in the environment or in a .env file" if missing else "correct it"
+    lines = (line.strip() for problem in problems for line in problem.sentence.splitlines())
+    return Judgement("fail", "\n".join(lines), f"{remedy}. {case.findings.looked}")
 
 
 def _hidden_values(case: Case) -> Judgement:
@@ -263,7 +263,7 @@ for a check that was passed; the others are judged by a function."""
 
 def diagnose(case: Case) -> dict[str, Judgement]:
     """Make the checks, and skip those that cannot be made."""
-    no_settings = "valid settings are needed" if case.findings.complaint else ""
+    no_settings = "valid settings are needed" if case.findings.problems else ""
     results: dict[str, Judgement] = {}
     for name, judge in LOCAL_CHECKS.items():
         skipped = no_settings and name in _NEED_SETTINGS

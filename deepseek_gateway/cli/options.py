@@ -17,7 +17,7 @@ import typer
 from typer.core import TyperGroup
 
 from deepseek_gateway._codes import REDACTED, RequestFacts, deepseek_remedy
-from deepseek_gateway._config import GatewayConfig, look_up
+from deepseek_gateway._config import GatewayConfig, complaint, look_up
 from deepseek_gateway._settings import SETTINGS, VARIABLE, Route
 
 if TYPE_CHECKING:
@@ -81,8 +81,8 @@ def load_settings(
 ) -> tuple[GatewayConfig, Mapping[str, tuple[str, str]]]:
     """Give the settings and their origins, or report what is wrong with them, with the hint, and exit with status 1."""
     found = look_up(env_file=env_file or ..., route=route, endpoint=endpoint)
-    if found.complaint:
-        say(found.complaint.replace(", or pass it to GatewayConfig()", "") + hint)
+    if found.problems:
+        say(complaint(found.problems, "", found.looked) + hint)
         raise typer.Exit(1)
     return GatewayConfig(**cast("dict[str, Any]", found.values)), found.origins
 

@@ -50,7 +50,8 @@ def shown_settings(findings: Findings) -> list[ShownSetting]:
     """Give every setting with its origin; a secret in the wrong setting is redacted."""
     shown: list[ShownSetting] = []
     for setting in SETTINGS:
-        text = None if findings.values[setting.field] is None else str(findings.values[setting.field])
+        given = findings.values[setting.field]
+        text = ("on" if given else "off") if isinstance(given, bool) else None if given is None else str(given)
         origin, variable = _origin(setting, findings)
         length = None if text is None else len(text)
         value = None if text is None or setting.secret else without_secrets(masked(text), findings.values)
@@ -61,7 +62,7 @@ def shown_settings(findings: Findings) -> list[ShownSetting]:
 def _origin(setting: Setting, findings: Findings) -> tuple[str, str]:
     """Say where a value came from, and name its variable."""
     if setting.field not in findings.origins:
-        return "default" if setting.default else "not set", setting.variables[0]
+        return "not set" if setting.default is None else "default", setting.variables[0]
     origin, variable = findings.origins[setting.field]
     if origin == "argument":
         return f"argument --{variable.replace('_', '-')}", setting.variables[0]

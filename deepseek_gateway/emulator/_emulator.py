@@ -83,7 +83,8 @@ class Emulator(Settings):
         account, gateway = named["account_id"], named["gateway_id"]
         path = f"client/v4/accounts/{account}/ai" if route == "rest" else f"v1/{account}/{gateway}"
         credentials = {"api_key": self.api_key, "gateway_token": self.gateway_token}
-        return GatewayConfig(route=route, **{"endpoint": f"{self.url}/{path}", **credentials, **named})
+        settings: Any = {"endpoint": f"{self.url}/{path}", **credentials, **named}
+        return GatewayConfig(route=route, **settings)
 
     @property
     def environ(self) -> dict[str, str]:

@@ -66,7 +66,7 @@ class TestSettings:
             ({}, "CLOUDFLARE_ACCOUNT_ID is not set", "set what is missing"),
             (
                 {"CLOUDFLARE_ACCOUNT_ID": "a/b", "DEEPSEEK_API_KEY": KEY},
-                "CLOUDFLARE_ACCOUNT_ID holds '/'",
+                "CLOUDFLARE_ACCOUNT_ID='a/b' holds '/'",
                 "correct it",
             ),
             ({"CLOUDFLARE_ACCOUNT_ID": "abc"}, "neither DEEPSEEK_API_KEY nor CF_AIG_TOKEN", "set what is missing"),

@@ -38,6 +38,9 @@ class TestSettings:
             "gateway_token": f"present, {len(TOKEN)} characters (environment CF_AIG_TOKEN)",
             "route": "compat (argument --route)",
             "endpoint": "absent",
+            "model": "absent",
+            "thinking": "absent",
+            "adapt": "on (default)",
         }
 
     def test_secret_in_the_wrong_setting_is_redacted(self, monkeypatch: pytest.MonkeyPatch) -> None:

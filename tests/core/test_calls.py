@@ -323,7 +323,7 @@ class TestLog:
         assert len(ours.splitlines()) == 3
         assert not [word for word in (KEY, TOKEN, "acct", "my-gateway", "127.0.0.1") if word in ours]
 
-    def test_package_configures_no_logging_but_a_null_handler(self) -> None:
+    def test_package_configures_no_logging_so_that_python_shows_its_warnings(self) -> None:
         logger = logging.getLogger("deepseek_gateway")
-        assert [type(handler) for handler in logger.handlers] == [logging.NullHandler]
+        assert logger.handlers == []
         assert (logger.level, logger.propagate) == (logging.NOTSET, True)

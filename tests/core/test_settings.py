@@ -22,10 +22,12 @@ class TestVariables:
 
     @pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.field)
     def test_every_variable_reaches_its_field(self, setting: Any) -> None:
-        value = {"route": "compat", "endpoint": "https://ai.example.com"}.get(setting.field, "some-value")
+        texts = {"route": "compat", "endpoint": "https://ai.example.com", "thinking": "off", "adapt": "Off"}
+        text = texts.get(setting.field, "some-value")
         for variable in setting.variables:
-            environ = {"CF_AIG_TOKEN": "token", "CLOUDFLARE_ACCOUNT_ID": "acct", variable: value}
-            assert getattr(GatewayConfig.from_env(environ), setting.field) == value
+            environ = {"CF_AIG_TOKEN": "token", "CLOUDFLARE_ACCOUNT_ID": "acct", variable: text}
+            value = getattr(GatewayConfig.from_env(environ), setting.field)
+            assert value == (False if setting.is_switch else text)
 
     def test_no_module_but_the_table_spells_a_variable(self) -> None:
         code = {path: path.read_text("utf-8") for path in PACKAGE.glob("*.py")}
@@ -68,7 +70,11 @@ MALFORMED: dict[str, tuple[str, str, str]] = {
     "gateway in braces": ("CLOUDFLARE_AI_GATEWAY_ID", "{gateway_id}", "placeholder"),
     "gateway of an example": ("CLOUDFLARE_AI_GATEWAY_ID", "your-gateway-name", "placeholder"),
     "gateway is a URL": ("CLOUDFLARE_AI_GATEWAY_ID", "https://gateway.ai.cloudflare.com/v1/a/b", "is a URL"),
-    "route is a key": ("DEEPSEEK_GATEWAY_ROUTE", SECRET, "is no route"),
+    "route is a key": ("DEEPSEEK_GATEWAY_ROUTE", f"sk-{SECRET}", "is no route"),
+    "model with a space": ("DEEPSEEK_MODEL", "deepseek flash", "DEEPSEEK_MODEL='deepseek flash' contains white space"),
+    "thinking is a word": ("DEEPSEEK_THINKING", "maybe", "DEEPSEEK_THINKING='maybe' must be on or off"),
+    "adapt is a number": ("DEEPSEEK_GATEWAY_ADAPT", "2", "DEEPSEEK_GATEWAY_ADAPT='2' must be on or off"),
+    "account is a header": ("CLOUDFLARE_ACCOUNT_ID", f"Bearer {SECRET}", "holds ' '"),
     "route of another kind": ("DEEPSEEK_GATEWAY_ROUTE", "universal", "must be one of provider, compat, rest"),
     "endpoint without TLS": ("DEEPSEEK_GATEWAY_ENDPOINT", "http://ai.example.com", "use https"),
     "endpoint like loopback": ("DEEPSEEK_GATEWAY_ENDPOINT", "http://127.0.0.1.example.com", "use https"),
@@ -112,7 +118,7 @@ class TestRules:
     ) -> None:
         environ = {"CLOUDFLARE_ACCOUNT_ID": "acct", "CF_AIG_TOKEN": "token", variable: value}
         error = config_error(environ)
-        assert f"- {variable} " in str(error)
+        assert f"- {variable}" in str(error)
         assert said in str(error)
         assert SECRET not in str(error)
         assert error.missing == ()

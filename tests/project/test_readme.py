@@ -21,7 +21,7 @@ from dotenv import dotenv_values
 import deepseek_gateway
 from benchmarks.report import judged, markdown
 from deepseek_gateway import create_client, gateway_headers
-from deepseek_gateway._settings import SETTINGS
+from deepseek_gateway._settings import SETTINGS, Setting
 from deepseek_gateway.emulator import Emulator
 
 if TYPE_CHECKING:
@@ -57,16 +57,22 @@ def test_introduction_has_the_two_set_up_commands() -> None:
     ], ".ci/run runs these two commands"
 
 
+def default_of(setting: Setting) -> str | None:
+    """Give the default of a setting as a variable spells it."""
+    spelled = {True: "on", False: "off", None: None}
+    return setting.default if isinstance(setting.default, str) else spelled[setting.default]
+
+
 def test_settings_table_and_env_example_match_the_code() -> None:
     rows = [
         f"| {' or '.join(f'`{name}`' for name in setting.variables)} "
-        f"| {f'`{setting.default}`' if setting.default else ''} | {setting.meaning} | {setting.source} |"
+        f"| {f'`{text}`' if (text := default_of(setting)) else ''} | {setting.meaning} | {setting.source} |"
         for setting in SETTINGS
     ]
     assert "\n".join(rows) in README
     example = dotenv_values(ROOT / ".env.example")
     assert list(example) == [setting.variables[0] for setting in SETTINGS]
-    assert [value or None for value in example.values()] == [setting.default for setting in SETTINGS]
+    assert [value or None for value in example.values()] == [default_of(setting) for setting in SETTINGS]
 
 
 def fail_always(what: str, emulator: Emulator) -> None:
