@@ -7,7 +7,6 @@ import gc
 import gzip
 import json
 import os
-import select
 import socket
 import ssl
 import subprocess
@@ -23,6 +22,7 @@ import pytest
 import trustme
 from calling import KEY, ROUTE_PATH, chat
 from loopback import COMPLETION, EVENTS, Answer, Loopback, completion, serve
+from proxy import running_proxy
 
 from deepseek_gateway import GatewayConfig, create_async_client, create_client
 from deepseek_gateway._connections import KEPT_IDLE, set_keep_alive
@@ -199,7 +199,7 @@ class TestSockets:
             tcp = {name: sock.getsockopt(socket.IPPROTO_TCP, getattr(socket, name)) for name in there}
             return {"SO_KEEPALIVE": sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)} | tcp
 
-        with http_proxy() as (proxy, seen):
+        with running_proxy() as (proxy, seen):
             if proxied:
                 monkeypatch.setenv("HTTP_PROXY", proxy)
             found = call(config_at(gateway), look)
@@ -221,52 +221,6 @@ def test_socket_that_is_closed_already_is_ignored() -> None:
     set_keep_alive(httpx.Response(200, extensions={"network_stream": Stream()}))
 
 
-@contextmanager
-def http_proxy() -> Iterator[tuple[str, list[str]]]:
-    """A real proxy on loopback that forwards plain requests and tunnels, and keeps their request lines."""
-    seen: list[str] = []
-    listener = socket.create_server(("127.0.0.1", 0))
-    stopped = threading.Event()
-
-    def serve_one(client: socket.socket) -> None:
-        with client:
-            head = client.recv(65536)
-            line = head.split(b"\r\n", 1)[0].decode()
-            seen.append(line)
-            method, target, _ = line.split(" ")
-            host = target if method == "CONNECT" else target.removeprefix("http://").partition("/")[0]
-            name, _, port = host.partition(":")
-            with socket.create_connection((name, int(port))) as upstream:
-                if method == "CONNECT":
-                    client.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
-                else:
-                    upstream.sendall(head)
-                while not stopped.is_set():
-                    for ready in select.select([client, upstream], [], [], 0.02)[0]:
-                        data = ready.recv(65536)
-                        if not data:
-                            return
-                        (upstream if ready is client else client).sendall(data)
-
-    def accept() -> None:
-        while True:
-            try:
-                client, _ = listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=serve_one, args=(client,), daemon=True).start()
-
-    thread = threading.Thread(target=accept, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}", seen
-    finally:
-        stopped.set()
-        listener.shutdown(socket.SHUT_RDWR)
-        listener.close()
-        thread.join(2)
-
-
 class TestProxies:
     """Proxies work as for a bare client, from the environment and from `http_options`."""
 
@@ -281,7 +235,7 @@ class TestProxies:
         flavour: str,
     ) -> None:
         options: dict[str, Any] = {}
-        with http_proxy() as (proxy, seen):
+        with running_proxy() as (proxy, seen):
             if how == "http_options":
                 options = {"http_options": {"proxy": proxy}}
             else:
@@ -309,7 +263,7 @@ class TestProxies:
     ) -> None:
         gateway.answer = lambda _: Answer(COMPLETION, status, {"connection": "close"})
         transport = httpx.HTTPTransport if flavour == "sync" else httpx.AsyncHTTPTransport
-        with http_proxy() as (proxy, _):
+        with running_proxy() as (proxy, _):
             options = {"environment": {}, "proxy": {"proxy": proxy}, "mounts": {"mounts": {"http://": transport()}}}[
                 how
             ]
@@ -472,7 +426,7 @@ class TestTls:
         bundle = tmp_path / "bundle.pem"
         bundle.write_bytes(authority.cert_pem.bytes())
         monkeypatch.setenv("SSL_CERT_FILE", str(bundle))
-        with self.tls_server(authority) as url, http_proxy() as (proxy, seen):
+        with self.tls_server(authority) as url, running_proxy() as (proxy, seen):
             monkeypatch.setenv("HTTPS_PROXY", proxy)
             call(GatewayConfig(endpoint=url, api_key=KEY), several(3))
             assert seen == [f"CONNECT {url.removeprefix('https://')} HTTP/1.1"]
