@@ -7,7 +7,7 @@ from typing import Any
 
 from loopback import EVENTS
 
-# The SDK waits for this time before a retry, so that tests of retries take no longer.
+# The SDK waits only this long before a retry, so that tests of retries are fast.
 AT_ONCE = {"retry-after-ms": "1"}
 LOGGED = {"cf-aig-log-id": "01jadmcq8g0e4k", "cf-ray": "8f0-FRA", "server": "cloudflare"}
 DONE = b"data: [DONE]\n\n"
@@ -15,7 +15,7 @@ SPENT = "Spend limit exceeded: rule 'r1' (cost limit 5 per 3600s, fixed) for dee
 
 
 def long_form(status: int, code: int, text: str) -> dict[str, Any]:
-    """Give the gateway's full envelope (observed 2026-07-31 and 2026-10-02)."""
+    """Return the gateway's full envelope (observed 2026-07-31 and 2026-10-02)."""
     return {
         "success": False,
         "result": [],
@@ -46,7 +46,7 @@ def to_bytes(body: Any) -> bytes:
 
 
 def event(content: str) -> bytes:
-    """Give one event of a chat stream, as DeepSeek frames it."""
+    """Return one event of a chat stream, as DeepSeek frames it."""
     chunk = {**EVENTS[0], "choices": [{"index": 0, "delta": {"content": content}, "finish_reason": None}]}
     return b"data: " + json.dumps(chunk).encode() + b"\n\n"
 
@@ -55,7 +55,7 @@ RESPONSE = {"id": "resp_1", "object": "response", "created_at": 1, "model": "m",
 
 
 def response_event(kind: str, **fields: Any) -> bytes:
-    """Give one event of a stream of `/responses`."""
+    """Return one event of a `/responses` stream."""
     return f"event: {kind}\ndata: {json.dumps({'type': kind, **fields})}\n\n".encode()
 
 

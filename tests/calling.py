@@ -1,4 +1,4 @@
-"""Make calls with a client of either flavour, and collect the results, the streams and the errors."""
+"""Make calls with a client of any flavour, and collect results, streams and errors."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def run(flavour: str, config: GatewayConfig, use: Callable[[Any], Any], **option
 
 
 def one_by_one(client: Any, uses: Sequence[Callable[[Any], Any]]) -> Any:
-    """Make several calls on the same client, each after the one before has ended."""
+    """Make several calls on the same client, one after the other."""
     if not isinstance(client, openai.AsyncOpenAI):
         return [use(client) for use in uses]
 
@@ -75,7 +75,7 @@ def one_by_one(client: Any, uses: Sequence[Callable[[Any], Any]]) -> Any:
 
 
 def failing(call: Call, config: GatewayConfig, use: Callable[[Any], Any] = chat, **options: Any) -> Any:
-    """Make a call that must raise an `openai.APIStatusError`, and give the error."""
+    """Make a call that must raise an `openai.APIStatusError`, and return the error."""
     with pytest.raises(openai.APIStatusError) as caught:
         call(config, use, **({"max_retries": 1} | options))
     return caught.value
@@ -114,7 +114,7 @@ def collect(flavour: str, config: GatewayConfig, use: Callable[[Any], Any], **op
 
 
 def config_error(environ: dict[str, str], **options: Any) -> ConfigError:
-    """Read settings that must be refused, and give the error."""
+    """Read settings that must be refused, and return the error."""
     with pytest.raises(ConfigError) as caught:
         GatewayConfig.from_env(environ, **options)
     return caught.value

@@ -1,4 +1,4 @@
-"""The recorded exchanges: how to make each, and the assertions on its result, which hold for the live service too."""
+"""How to make each recorded exchange, and assertions on its result. The assertions hold for the live service too."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How tests call the command line: in its own process where that matters, else inside this one."""
+"""Call the command line, in a new process or in the process of the tests."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ COMMAND = [sys.executable, "-m", "deepseek_gateway"]
 
 
 def run(*arguments: str, **options: Any) -> tuple[int, str, str]:
-    """Run it as a process; standard input is empty unless `input` is given."""
+    """Run the command in a new process. Standard input is empty unless `input` is given."""
     options = {"stdin": subprocess.DEVNULL} | options if "input" not in options else options
     done = subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, check=False, **options)
     return done.returncode, done.stdout, done.stderr
@@ -34,8 +34,8 @@ def run(*arguments: str, **options: Any) -> tuple[int, str, str]:
 
 @contextmanager
 def started(*arguments: str) -> Iterator[subprocess.Popen[bytes]]:
-    """Start it as a process that can be interrupted, also where the tests themselves run in the background."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # one that ignores SIGINT would pass that on
+    """Start the command in a process that SIGINT interrupts, even if the tests run in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a child process inherits an ignored SIGINT
     try:
         with subprocess.Popen(
             [*COMMAND, *arguments], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
@@ -46,7 +46,7 @@ def started(*arguments: str) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def call(*arguments: str, given: str = "") -> tuple[int, str, str]:
-    """Call it in this process, which is faster."""
+    """Call the command in this process, which is faster."""
     result = CliRunner().invoke(app, arguments, input=given, prog_name="deepseek-gateway")
     if result.exception and not isinstance(result.exception, SystemExit):
         raise result.exception
@@ -54,7 +54,7 @@ def call(*arguments: str, given: str = "") -> tuple[int, str, str]:
 
 
 def set_up(monkeypatch: pytest.MonkeyPatch, config: GatewayConfig) -> None:
-    """Put the settings into the environment."""
+    """Set the environment variables of a configuration."""
     monkeypatch.setenv("DEEPSEEK_GATEWAY_ROUTE", config.route)
     monkeypatch.setenv("CLOUDFLARE_AI_GATEWAY_ID", config.gateway_id)
     for name, value in (
@@ -69,7 +69,7 @@ def set_up(monkeypatch: pytest.MonkeyPatch, config: GatewayConfig) -> None:
 
 
 def examine(**options: Any) -> dict[str, Judgement]:
-    """Make every check of `doctor` with the settings of the environment."""
+    """Run every check of `doctor` with the settings in the environment."""
     settings, env_file = options.pop("settings", {}), options.pop("env_file", ...)
     results = diagnose(Case(findings=look_up(env_file=env_file, **settings), **options))
     assert list(results) == [*LOCAL_CHECKS, *NETWORK_CHECKS]
@@ -77,12 +77,12 @@ def examine(**options: Any) -> dict[str, Judgement]:
 
 
 def named(results: dict[str, Judgement], verdict: str) -> set[str]:
-    """Name the checks that have a verdict."""
+    """Return the names of the checks that have this verdict."""
     return {name for name, result in results.items() if result.verdict == verdict}
 
 
 def assert_breaks(results: dict[str, Judgement], name: str, remedy: str, verdict: str = "fail") -> None:
-    """See that one check has the verdict and the remedy, that no other failed, and what was skipped."""
+    """Assert that one check has the verdict and the remedy, no other check failed, and later checks were skipped."""
     assert (results[name].verdict, remedy in results[name].remedy) == (verdict, True), results[name]
     assert named(results, "fail") == ({name} if verdict == "fail" else set())
     if verdict == "fail":
@@ -94,7 +94,7 @@ def assert_breaks(results: dict[str, Judgement], name: str, remedy: str, verdict
 
 
 def pieces(*texts: str, thinking: str = "", end: bool = True) -> tuple[bytes, ...]:
-    """Write a stream of DeepSeek's that says these texts, one after the other."""
+    """Return the events of a DeepSeek stream that holds these texts."""
 
     def event(delta: dict[str, Any], finish_reason: str | None = None) -> bytes:
         choice = {"index": 0, "delta": delta, "finish_reason": finish_reason}

@@ -53,7 +53,7 @@ def gateway() -> Iterator[Loopback]:
 
 @pytest.fixture
 def config_at() -> Callable[..., GatewayConfig]:
-    """Make a configuration that takes a loopback server for the gateway `my-gateway` of the account `acct`."""
+    """Make a configuration in which a loopback server plays the gateway `my-gateway` of the account `acct`."""
 
     def make(server: Loopback, **settings: Any) -> GatewayConfig:
         rest = settings.get("route") == "rest"
@@ -77,5 +77,5 @@ def call(flavour: str) -> Callable[..., Any]:
 
 @pytest.fixture(params=[logging.WARNING, logging.INFO], ids=["INFO off", "INFO on"])
 def info_logging(request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture) -> None:
-    """Run a test both with and without INFO lines, because without a watcher a call takes a shorter path."""
+    """Run a test with INFO logging off and on, because a call that nobody observes takes a shorter path."""
     caplog.set_level(request.param, logger="deepseek_gateway")

@@ -1,4 +1,4 @@
-"""Requests to the emulator by plain HTTP, at each URL of a gateway."""
+"""Plain HTTP requests to the emulator, and the URLs of its gateway."""
 
 import http.client
 import json
@@ -47,7 +47,7 @@ class Answer(NamedTuple):
 
     @property
     def events(self) -> list[Any]:
-        """The events of a chat stream; their framing is checked too."""
+        """Check the framing of a chat stream, and return its events."""
         *lines, done, end = self.body.decode().split("\n\n")
         assert (done, end) == ("data: [DONE]", "")
         assert all(line.startswith("data: {") for line in lines)
@@ -73,17 +73,17 @@ STREAM = ask(stream=True, **OFF)
 
 
 def hi(text: str = "Hi", **more: Any) -> dict[str, Any]:
-    """A short question, for which the page shows five prompt tokens."""
+    """Return a short question. The page shows five prompt tokens for this question."""
     return ask(text=text, **more)
 
 
 def named(**options: str) -> dict[str, str]:
-    """Both credentials, and `cf-aig-*` headers by their names."""
+    """Return both credentials, and a `cf-aig-*` header for each option."""
     return BOTH | {f"cf-aig-{name.replace('_', '-')}": value for name, value in options.items()}
 
 
 def read(emulator: Emulator, body: Any = None, headers: dict[str, str] = BOTH, timeout: float = 10) -> Any:
-    """Return what arrived of a response's body, and the type of the exception that ended it, if any."""
+    """Return the part of the body that arrived, and the type of the exception that ended the response, or None."""
     received = b""
     with closing(http.client.HTTPConnection(emulator.url.removeprefix("http://"), timeout=timeout)) as connection:
         connection.request("POST", PROVIDER, json.dumps(ask() if body is None else body), headers)
@@ -131,7 +131,7 @@ class Events:
         return json.loads(fields["data"])
 
     def ended(self, number: int) -> dict[str, Any]:
-        """Return the row of an exchange once it has ended; skip the events before that."""
+        """Skip events until an exchange has ended, and return the row of the exchange."""
         while (row := self.next())["number"] != number or row["seconds"] is None:
             pass
         return row

@@ -93,7 +93,7 @@ LIBRARIES: dict[str, tuple[tuple[str, ...], Callable[[Any], Any]]] = {
 def test_library_calls_through_gateway(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     version, expression = WRITTEN[name]
     modules, ask = LIBRARIES[name]
-    assert metadata.version(name.partition("[")[0]) == version, "README names another version than the installed one"
+    assert metadata.version(name.partition("[")[0]) == version, "README names a version other than the installed one"
     monkeypatch.setenv("OPENAI_API_KEY", "tracer")
     monkeypatch.setenv("DSPY_CACHEDIR", str(Path.cwd()))  # an empty cache, so that the call is not answered from it
     with Emulator() as emulator:

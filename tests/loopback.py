@@ -30,7 +30,7 @@ EVENTS = [
 
 @dataclass(frozen=True)
 class Received:
-    """One request as it arrived. Header names are in lower case; order and repetitions are kept."""
+    """One request as it arrived. Header names are in lower case. Order and repetitions are kept."""
 
     method: str
     path: str
@@ -82,7 +82,7 @@ class Loopback:
         return self.received[-1]
 
     def until(self, condition: Callable[[], bool], seconds: float = 2) -> bool:
-        """Wait until a condition holds that the threads of the server bring about."""
+        """Wait until the threads of the server have made a condition true."""
         deadline = time.monotonic() + seconds
         while not condition() and time.monotonic() < deadline:
             time.sleep(0.005)
@@ -99,7 +99,7 @@ def serve(  # noqa: C901  # http.server takes classes, and they close over the a
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
         timeout = 30
-        disable_nagle_algorithm = True  # or a body waits 40 ms for the acknowledgement of its headers
+        disable_nagle_algorithm = True  # otherwise a body waits 40 ms for the ACK of its headers
 
         def setup(self) -> None:
             loopback.connections += 1

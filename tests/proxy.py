@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def running_proxy() -> Iterator[tuple[str, list[str]]]:
-    """Run the proxy until the block ends. Give its URL and the list of request lines."""
+    """Run the proxy until the block ends. Return its URL and the list of request lines."""
     seen: list[str] = []
     listener = socket.create_server(("127.0.0.1", 0))
     stopped = threading.Event()

@@ -21,7 +21,7 @@ SOURCES = (RIG, VERCEL, PRISM, OPENCODE, VELANTRIAN)
 
 required = pytest.mark.skipif(
     not FOLDER.is_dir(),
-    reason="no recordings: no folder shared/recordings beside the checkout, and DEEPSEEK_RECORDINGS names none",
+    reason="no recordings: set DEEPSEEK_RECORDINGS to a folder of recordings",
 )
 
 JSON = {"content-type": "application/json"}
@@ -47,7 +47,7 @@ class Exchange:
 
     @property
     def events(self) -> list[Any]:
-        """The JSON objects of the response: every event of a stream but [DONE], or the one object of the body."""
+        """The JSON objects of the response: every event of a stream except [DONE], or the one object of the body."""
         return (
             events(self.body)
             if self.headers["content-type"].startswith("text/event-stream")
@@ -64,19 +64,19 @@ def events(body: bytes) -> list[Any]:
 
 
 def files() -> list[Path]:
-    """Give the path of every recording."""
+    """Return the path of every recording."""
     return sorted(path for path in FOLDER.glob("*/*") if path.is_file())
 
 
 @functools.cache
 def exchanges() -> tuple[Exchange, ...]:
-    """Give all recorded exchanges in a fixed order. Without the folder there are none."""
+    """Return all recorded exchanges in a fixed order. Without the folder there are none."""
     readers = {RIG: _rig, VERCEL: _bare, PRISM: _bare, OPENCODE: _opencode, VELANTRIAN: _velantrian}
     return tuple(exchange for path in files() for exchange in readers[path.parent.name](path))
 
 
 def exchange(name: str) -> Exchange:
-    """Give the exchange of this name."""
+    """Return the exchange with this name."""
     return next(each for each in exchanges() if each.name == name)
 
 
@@ -102,7 +102,7 @@ def _rig(path: Path) -> Iterator[Exchange]:
 
 
 def _bare(path: Path) -> Iterator[Exchange]:
-    """Read a body of Vercel's or Prism's, which kept no request, and make up a request that fits the body."""
+    """Read a body that Vercel or Prism recorded without its request, and make up a request that fits the body."""
     body = path.read_bytes()
     if path.name.endswith(".chunks.txt"):
         body = b"".join(b"data: %s\n\n" % line for line in [*body.splitlines(), b"[DONE]"])

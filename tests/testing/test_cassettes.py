@@ -1,4 +1,4 @@
-"""Recorded exchanges of each kind, replayed through both flavours. Every assertion must hold for the live service.
+"""Recorded exchanges, replayed through a sync and an async client. Every assertion must hold for the live service.
 
 cassettes/README.md says how to record them again, from the emulator or from the live service.
 """
@@ -41,7 +41,7 @@ def config(source: str, route: Any, settings: dict[str, Any], provoked: Any) -> 
         yield replace(REPLAYED, route=route, **settings)
     elif source == "live":
         if provoked:
-            pytest.skip(f"only the emulator can be message to do this: {provoked}")
+            pytest.skip(f"only the emulator does this on demand: {provoked}")
         yield replace(GatewayConfig.from_env(LAUNCH_ENVIRONMENT), route=route, **settings)
     else:
         rules = {name: value for name, value in (provoked or {}).items() if name == "guardrails"}

@@ -1,4 +1,4 @@
-"""No secret in a cassette: redaction while recording, and the scan of what was recorded."""
+"""No secret gets into a cassette: redaction while recording, and a scan of the recorded files."""
 
 from __future__ import annotations
 
