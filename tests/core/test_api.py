@@ -1,4 +1,4 @@
-"""The public names. A name that is added or removed changes this file and the changelog."""
+"""The public names. A change of these names changes this file and the changelog."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ PUBLIC = {
 
 
 @pytest.mark.parametrize("module", PUBLIC, ids=lambda module: module.__name__)
-def test_public_names_are_those_of_the_list(module: object) -> None:
+def test_public_names_match_the_list(module: object) -> None:
     assert sorted(module.__all__) == PUBLIC[module]  # type: ignore[attr-defined,index]
 
 
@@ -52,13 +52,13 @@ def test_public_name_and_its_methods_have_docstrings(module: object, name: str) 
         assert all(inspect.getdoc(method) for method in methods)
 
 
-def test_help_of_the_package_names_everything_public_and_shows_an_example() -> None:
+def test_package_help_names_every_public_name_and_shows_an_example() -> None:
     taught = pydoc.plain(pydoc.render_doc(deepseek_gateway))
     for name in PUBLIC[deepseek_gateway]:
         assert name in taught
     assert "client = create_client()" in taught
 
 
-def test_misspelled_name_is_an_attribute_error() -> None:
+def test_misspelled_name_raises_attribute_error() -> None:
     with pytest.raises(AttributeError, match="has no attribute 'create_cleint'"):
         deepseek_gateway.create_cleint  # type: ignore[attr-defined]  # noqa: B018

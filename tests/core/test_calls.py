@@ -1,4 +1,4 @@
-"""Recorded calls, calls that are read off a response, and the log lines."""
+"""Recorded calls, calls that are read from a response, and log lines."""
 
 from __future__ import annotations
 
@@ -72,7 +72,9 @@ class TestRecordCalls:
             "model": "deepseek-flash",
         }
 
-    def test_every_retry_is_a_call_of_its_own(self, call: Call, gateway: Loopback, config_at: ConfigAt) -> None:
+    def test_every_retry_is_recorded_as_a_separate_call(
+        self, call: Call, gateway: Loopback, config_at: ConfigAt
+    ) -> None:
         answers = [Answer(short_form(2005, "x"), 400, AT_ONCE), Answer(b"x", 500, AT_ONCE)]
         gateway.answer = lambda _: answers.pop(0) if answers else Answer(COMPLETION)
         with record_calls() as calls:
@@ -100,7 +102,7 @@ class TestRecordCalls:
         assert recorded.model == "deepseek-flash"
         assert GatewayCall.from_response(caught.value).model == "deepseek-flash"
 
-    def test_call_with_a_body_that_breaks_off_keeps_its_status(
+    def test_call_with_a_truncated_body_keeps_its_status(
         self, call: Call, gateway: Loopback, config_at: ConfigAt, caplog: pytest.LogCaptureFixture
     ) -> None:
         headers = {"content-type": "application/json", **LOGGED}
@@ -113,7 +115,7 @@ class TestRecordCalls:
         assert "no answer" not in caplog.text
         assert gateway.until(lambda: gateway.open_connections == 0)
 
-    def test_block_that_is_left_in_another_context_raises_nothing(self) -> None:
+    def test_block_that_ends_in_another_context_raises_nothing(self) -> None:
         block = record_calls()
         calls = contextvars.copy_context().run(block.__enter__)
         block.__exit__(None, None, None)
@@ -215,13 +217,11 @@ class TestRecordCalls:
             in_a_thread(contextvars.copy_context())
             assert len(calls) == 1
             in_a_thread(None)
-            assert len(calls) == 1, "a bare thread has a context of its own"
+            assert len(calls) == 1, "a thread without the context of the block was recorded"
             asyncio.run(in_tasks())
         assert len(calls) == 7
 
-    def test_call_of_a_client_that_is_older_than_the_block_is_kept(
-        self, gateway: Loopback, config_at: ConfigAt
-    ) -> None:
+    def test_call_of_a_client_made_before_the_block_is_kept(self, gateway: Loopback, config_at: ConfigAt) -> None:
         with create_client(config_at(gateway)) as client, record_calls() as calls:
             chat(client.with_options(timeout=5))
         assert len(calls) == 1
@@ -235,9 +235,9 @@ class TestRecordCalls:
 
 
 class TestFromResponse:
-    """`GatewayCall.from_response()` reads the same values off whatever holds a response."""
+    """`GatewayCall.from_response()` reads the same values from any object that holds a response."""
 
-    def test_call_is_read_off_raw_responses_streams_and_errors(self, gateway: Loopback, config_at: ConfigAt) -> None:
+    def test_call_is_read_from_raw_responses_streams_and_errors(self, gateway: Loopback, config_at: ConfigAt) -> None:
         gateway.answer = lambda _: Answer(COMPLETION, headers=REPORTED)
         with create_client(config_at(gateway)) as client:
             raw = chat(client.with_raw_response)
@@ -260,7 +260,7 @@ class TestFromResponse:
                 chat(client)
             assert fields(GatewayCall.from_response(caught.value)) == EXPECTED | {"status": 401}
 
-    def test_object_without_a_response_is_a_type_error(self) -> None:
+    def test_object_without_a_response_raises_type_error(self) -> None:
         with pytest.raises(TypeError, match="str holds no HTTP response"):
             GatewayCall.from_response("text")
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class TestSettings:
-    """Without a configuration, a factory reads the environment and `.env`. With one, it reads nothing else."""
+    """Without a configuration, a factory reads the environment and `.env`. With a configuration, it reads neither."""
 
     def test_environment_and_nearest_env_file_are_read_without_a_configuration(
         self, call: Call, gateway: Loopback, monkeypatch: pytest.MonkeyPatch
@@ -38,7 +38,7 @@ class TestSettings:
         assert gateway.last.path == "/compat/models"
         assert gateway.last.header("authorization") == f"Bearer {KEY}"
 
-    def test_nothing_else_is_read_with_a_configuration(
+    def test_environment_and_env_file_are_not_read_with_a_configuration(
         self, call: Call, gateway: Loopback, config_at: ConfigAt, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         Path(".env").write_bytes(b"\xff\xfe not utf-8")
@@ -73,7 +73,7 @@ class TestStockClients:
         assert type(copy(create_client(config))) is openai.OpenAI
         assert type(copy(create_async_client(config))) is openai.AsyncOpenAI
 
-    def test_attributes_of_a_client_are_those_of_the_configuration_and_the_options(self) -> None:
+    def test_attributes_of_a_client_come_from_the_configuration_and_the_options(self) -> None:
         config = GatewayConfig(account_id="acct", api_key="key", gateway_token="token")
         client = create_client(
             config, timeout=7, max_retries=5, default_headers={"X-Mine": "1"}, default_query={"q": 1}
@@ -247,7 +247,7 @@ class TestOptions:
 class TestClosing:
     """A client frees its sockets as the SDK's own default client does."""
 
-    # asyncio warns about a client that is dropped while its event loop runs, also about the SDK's own client.
+    # asyncio warns about any client that is dropped while its event loop runs, including the SDK's own client.
     @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
     @pytest.mark.parametrize("how", ["with", "close", "dropped", "dropped by the SDK"])
     def test_client_that_is_closed_or_dropped_leaves_no_connection_open(

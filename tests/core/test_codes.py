@@ -111,7 +111,7 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 class TestErrors:
-    """An error of the gateway, the edge or DeepSeek is the SDK's exception of its status, and says what to do."""
+    """An error of the gateway, the edge or DeepSeek becomes the SDK's exception for its status and says what to do."""
 
     @pytest.mark.parametrize("name", GATEWAY_ERRORS)
     @pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])
@@ -261,7 +261,7 @@ class TestRemedies:
     @pytest.mark.parametrize("json_body", [True, False], ids=["JSON error", "plain text"])
     @pytest.mark.parametrize("change", [keep_key, with_key], ids=["client", "copy with another token"])
     @pytest.mark.parametrize("settings", [OWN_KEY, STORED_KEY], ids=["api_key configured", "no api_key"])
-    def test_remedy_for_a_refused_key_on_rest_names_the_stored_key_only(
+    def test_remedy_for_a_refused_key_on_rest_names_only_the_stored_key(
         self,
         call: Call,
         gateway: Loopback,
@@ -352,7 +352,7 @@ class TestRemedies:
 
 
 class TestRetries:
-    """The SDK retries by the code, but not after the gateway has made the retries itself (cf-aig-max-attempts)."""
+    """The code decides whether the SDK retries. The gateway's own retries (cf-aig-max-attempts) are not repeated."""
 
     FIVE_TRIES = gateway_headers(max_attempts=5)
     # The columns are: status, body, and the number of requests without and with cf-aig-max-attempts above 1.
@@ -390,7 +390,7 @@ class TestRetries:
             failing(call, config_at(gateway), lambda client, h=headers: chat(client, extra_headers=h), max_retries=2)
             assert len(gateway.received) == expected
 
-    def test_upstream_advice_to_retry_is_overruled_when_max_attempts_is_set(
+    def test_upstream_advice_to_retry_is_ignored_when_max_attempts_is_set(
         self, call: Call, gateway: Loopback, config_at: ConfigAt
     ) -> None:
         busy = {"error": {"message": "busy", "type": "service_unavailable_error"}}
@@ -408,7 +408,7 @@ class TestRetries:
                 run(flavour, config, lambda client: chat(client, extra_headers=self.FIVE_TRIES), max_retries=1)
             assert len(server.received) == 2
 
-    def test_wait_before_a_retry_is_the_sdks_own_when_the_gateway_names_none(
+    def test_sdk_chooses_the_wait_before_a_retry_if_the_gateway_names_none(
         self, gateway: Loopback, config_at: ConfigAt
     ) -> None:
         gateway.answer = lambda request: (

@@ -1,4 +1,4 @@
-"""Settings in, a configuration or one error out: where values come from, and what they make."""
+"""Settings: where values come from, the configuration that they make, and the one error for all problems."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ SECRET = "hunter2secret"
         ),
     ],
 )
-def test_base_url_headers_and_bearer_are_those_of_the_route(
+def test_base_url_headers_and_bearer_follow_the_route(
     settings: dict[str, Any], base_url: str, headers: dict[str, str], bearer: str | None
 ) -> None:
     config = GatewayConfig(**settings)
@@ -101,20 +101,20 @@ def test_argument_beats_environment_and_environment_beats_file(
 
 
 @pytest.mark.parametrize("form", ["key", "  key \n", "\tkey"], ids=["none", "spaces and line break", "tab"])
-def test_outer_white_space_is_dropped_and_a_blank_value_is_unset(form: str) -> None:
+def test_outer_white_space_is_stripped_and_a_blank_value_is_unset(form: str) -> None:
     assert GatewayConfig(account_id=f" {form}", api_key=form, gateway_id=" ", route=" compat ") == GatewayConfig(  # type: ignore[arg-type]
         account_id="key", api_key="key", route="compat"
     )
 
 
-def test_route_is_read_in_any_case() -> None:
+def test_route_is_case_insensitive() -> None:
     assert GatewayConfig.from_env({**ENOUGH, "DEEPSEEK_GATEWAY_ROUTE": "Compat"}).route == "compat"
 
 
 class TestEnvFile:
-    """`.env` is found upwards from the working directory, and a broken file is an error."""
+    """`.env` is searched for in the working directory and its parents. An unreadable file is an error."""
 
-    def test_nearest_file_upwards_from_the_working_directory_is_read(
+    def test_nearest_file_in_the_working_directory_or_its_parents_is_read(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         (tmp_path / ".env").write_text("CLOUDFLARE_ACCOUNT_ID=far\nDEEPSEEK_API_KEY=far", "utf-8")
@@ -152,7 +152,7 @@ class TestEnvFile:
         ],
         ids=["missing", "UTF-16", "directory"],
     )
-    def test_named_file_that_cannot_be_read_is_an_error_that_says_why(
+    def test_named_file_that_cannot_be_read_raises_an_error_with_the_reason(
         self, tmp_path: Path, content: Any, said: str
     ) -> None:
         path = tmp_path / "named.env"
@@ -167,7 +167,7 @@ class TestEnvFile:
 
 
 class TestErrors:
-    """All that is wrong with the settings is reported in one `ConfigError`."""
+    """Every problem with the settings is reported in one `ConfigError`."""
 
     @pytest.mark.parametrize(
         ("environ", "missing"),

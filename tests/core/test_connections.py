@@ -1,4 +1,4 @@
-"""Connections: how long they live, their sockets, proxies and TLS. All of it is counted on real sockets."""
+"""Lifetime of connections, sockets, proxies and TLS. Connections are counted on real sockets."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ DONE = b"data: [DONE]\n\n"
 
 
 def several(count: int, *, stream: bool = False, between: Callable[[], object] = lambda: None) -> Callable[[Any], Any]:
-    """Use a client `count` times, one call after the other, each stream read to its end."""
+    """Make `count` calls one after the other, and read each stream to its end."""
 
     def use(client: Any) -> Any:
         if isinstance(client, openai.AsyncOpenAI):
@@ -64,7 +64,7 @@ def several(count: int, *, stream: bool = False, between: Callable[[], object] =
 class TestKept:
     """A connection goes back to the pool after each answer and each stream, and survives a pause there."""
 
-    # The end of the body in the same packet as [DONE], or some time after it.
+    # The body ends in the same packet as [DONE], or in a later packet.
     BODIES = {
         "JSON": completion,
         "a stream": completion,
@@ -105,21 +105,21 @@ class TestKept:
 
 
 class TestDraining:
-    """A few bytes after the last event are read. A stream that goes on or stands still is not."""
+    """A few bytes after the last event are read to keep the connection. A stream that goes on or stalls is closed."""
 
     @pytest.mark.parametrize(
         ("rest", "ending"),
         [((), "stall"), ((b": " + b"x" * 70_000 + b"\n\n",) * 3, "clean"), ((), "broken")],
         ids=["stalls", "goes on", "breaks off"],
     )
-    def test_stream_that_goes_on_after_done_costs_only_its_connection(
+    def test_stream_that_does_not_end_after_done_costs_only_its_connection(
         self, call: Call, gateway: Loopback, config_at: ConfigAt, rest: tuple[bytes, ...], ending: str
     ) -> None:
         gateway.answer = lambda _: Answer((ONE, DONE, *rest), ending=ending)
         began = time.monotonic()
         call(config_at(gateway), several(2, stream=True), max_retries=0, timeout=20)
         assert gateway.connections == 2
-        assert time.monotonic() - began < 10, "it waited for the whole read timeout"
+        assert time.monotonic() - began < 10, "the client waited for the whole read timeout"
 
     def test_abandoned_stream_is_closed_at_once(self, flavour: str, config_at: ConfigAt) -> None:
         with closing_server() as (server, closed):
@@ -144,7 +144,7 @@ class TestDraining:
 
 @contextmanager
 def closing_server() -> Iterator[tuple[Loopback, threading.Event]]:
-    """A server that sends the beginning of a stream and notices when the client closes the connection."""
+    """Send the beginning of a stream, and set an event when the client closes the connection."""
     closed = threading.Event()
     listener = socket.create_server(("127.0.0.1", 0))
 
@@ -170,7 +170,7 @@ def closing_server() -> Iterator[tuple[Loopback, threading.Event]]:
 
 
 class TestSockets:
-    """A peer that vanished is noticed, with and without a proxy."""
+    """TCP keep-alive detects a peer that vanished, with and without a proxy."""
 
     @pytest.mark.parametrize("proxied", [False, True])
     def test_tcp_keep_alive_is_on(
@@ -211,7 +211,7 @@ class TestSockets:
         assert found == {name: value for name, value in wanted.items() if hasattr(socket, name)}
 
 
-def test_socket_that_is_closed_already_is_ignored() -> None:
+def test_closed_socket_gets_no_options_and_no_error() -> None:
     class Stream:
         def get_extra_info(self, _: str) -> socket.socket:
             return closed
@@ -222,10 +222,10 @@ def test_socket_that_is_closed_already_is_ignored() -> None:
 
 
 class TestProxies:
-    """Proxies work as for a bare client, from the environment and from `http_options`."""
+    """Proxies from the environment and from `http_options` work as in a bare client."""
 
     @pytest.mark.parametrize("how", ["environment", "http_options", "NO_PROXY"])
-    def test_request_takes_the_configured_proxy(
+    def test_request_goes_through_the_configured_proxy(
         self,
         call: Call,
         gateway: Loopback,
@@ -279,7 +279,7 @@ class TestProxies:
 
 
 class TestProxiesOfTheEnvironment:
-    """A client uses the same proxies of the environment as a bare client."""
+    """A client reads the proxies in the environment as a bare client does."""
 
     PROXIES = {"HTTP_PROXY": "http://127.0.0.1:11", "HTTPS_PROXY": "127.0.0.1:12"}
 
@@ -301,7 +301,7 @@ class TestProxiesOfTheEnvironment:
             (PROXIES | {"NO_PROXY": "10.0.0.0/8"}, ()),
         ],
     )
-    def test_client_uses_the_proxies_of_a_bare_client(
+    def test_client_uses_the_same_proxy_for_each_url_as_a_bare_client(
         self, monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], past: tuple[str, ...]
     ) -> None:
         for name, value in environment.items():
@@ -328,12 +328,12 @@ class TestProxiesOfTheEnvironment:
         assert ways[0] == ways[1]
         assert {url for url in urls if environment and ways[1][url][1] not in {11, 12, 13}} >= set(past)
 
-    def test_no_proxy_entry_that_is_no_host_is_ignored(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_invalid_host_in_no_proxy_is_ignored(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:12")
         monkeypatch.setenv("NO_PROXY", "https://[bad,ok.test")
         create_client(GatewayConfig(account_id="acct", api_key=KEY)).close()
 
-    def test_transport_of_the_caller_is_not_changed(
+    def test_transport_mount_or_trust_env_of_the_caller_beats_the_environment(
         self, gateway: Loopback, config_at: ConfigAt, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:11")
@@ -381,14 +381,14 @@ class TestTls:
             assert not answers(trust_env=False)
             bundle.write_bytes(other.cert_pem.bytes())
             os.utime(bundle, (1, 1))
-            assert not answers(), "the file has changed"
+            assert not answers(), "the changed bundle was not read again"
             own = ssl.create_default_context()
             ours.configure_trust(own)
             assert answers(verify=own)
 
     def test_tls_context_is_built_once_for_many_clients(self, monkeypatch: pytest.MonkeyPatch) -> None:
         loaded: list[object] = []
-        monkeypatch.setenv("SSL_CERT_DIR", "/")  # a setting that no other test has: its context is not there yet
+        monkeypatch.setenv("SSL_CERT_DIR", "/")  # no other test uses this setting, so its context is not cached yet
         load = ssl.SSLContext.load_verify_locations
 
         def counted(context: ssl.SSLContext, *args: Any, **kwargs: Any) -> None:
@@ -419,7 +419,7 @@ class TestTls:
                 call(GatewayConfig(endpoint=server.url, api_key=KEY), several(10, stream=stream))
                 assert (len(server.received), server.connections) == (10, 1)
 
-    def test_proxy_of_the_environment_gets_one_tunnel(
+    def test_calls_through_a_proxy_share_one_tunnel(
         self, call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         authority = trustme.CA()

@@ -40,7 +40,7 @@ FULL = {
 
 
 class TestJsonInPlaceOfAStream:
-    """Guardrails make the gateway answer a stream with one JSON body (features/guardrails/usage-considerations)."""
+    """With guardrails, a streamed call is answered with one JSON body (features/guardrails/usage-considerations)."""
 
     def test_completion_becomes_chunks_and_the_last_has_the_usage(
         self, flavour: str, gateway: Loopback, config_at: ConfigAt
@@ -127,7 +127,7 @@ class TestJsonInPlaceOfAStream:
         ],
         ids=["page", "another object", "list", "empty body"],
     )
-    def test_body_that_is_no_result_raises_an_upstream_error(
+    def test_body_that_is_not_a_result_raises_an_upstream_error(
         self, call: Call, gateway: Loopback, config_at: ConfigAt, body: bytes, kind: str
     ) -> None:
         gateway.answer = lambda _: Answer(body, headers={"content-type": kind})

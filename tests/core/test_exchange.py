@@ -173,9 +173,9 @@ class TestCredentialsPerCall:
 
 
 class TestHeadersOfTheEnvironment:
-    """The SDK copies `OPENAI_*` variables into headers. They never arrive, and the caller's own headers do."""
+    """The SDK copies `OPENAI_*` variables into headers. Those headers never arrive. The caller's own headers do."""
 
-    def test_default_header_arrives_although_the_environment_has_the_same(
+    def test_default_header_arrives_even_if_the_environment_has_the_same_header(
         self, call: Call, gateway: Loopback, config_at: ConfigAt, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", "X-Team: blue")
@@ -190,7 +190,7 @@ class TestHeadersOfTheEnvironment:
         assert gateway.last.header("x-team") == "blue"
         assert gateway.last.header("cf-aig-authorization") == "Bearer mine"
 
-    def test_organization_that_was_set_while_a_copy_was_made_does_not_arrive(
+    def test_organization_variable_set_while_a_copy_is_made_does_not_arrive(
         self, call: Call, gateway: Loopback, config_at: ConfigAt, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def use(client: Any) -> Any:
@@ -202,7 +202,7 @@ class TestHeadersOfTheEnvironment:
         call(config_at(gateway), use)
         assert gateway.last.header("openai-organization") is None
 
-    def test_header_that_was_set_while_the_client_was_made_does_not_arrive(
+    def test_header_variable_set_while_the_client_is_made_does_not_arrive(
         self, call: Call, gateway: Loopback, config_at: ConfigAt, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", "x-team: tracer")
@@ -227,9 +227,7 @@ class TestSecretsStayOut:
 
         return answer
 
-    def test_key_arrives_although_it_is_redacted_afterwards(
-        self, call: Call, gateway: Loopback, config_at: ConfigAt
-    ) -> None:
+    def test_key_arrives_before_it_is_redacted(self, call: Call, gateway: Loopback, config_at: ConfigAt) -> None:
         gateway.answer = self.failing("error")
         with pytest.raises(openai.AuthenticationError):
             call(config_at(gateway), chat)

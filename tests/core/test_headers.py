@@ -105,7 +105,7 @@ BAD = [
 
 
 def name_of(options: dict[str, Any]) -> str:
-    """Give the id of a test, such as `cache_ttl=60`."""
+    """Return the id of a test, such as `cache_ttl=60`."""
     ((option, value),) = options.items()
     return f"{option}={ascii(value)[:40]}"
 
@@ -123,7 +123,7 @@ def test_bad_value_is_refused_with_the_option_and_the_rule(options: dict[str, An
     assert rule in str(caught.value)
 
 
-def test_every_option_is_tested_and_documented_and_none_leaves_it_out() -> None:
+def test_every_option_is_tested_and_documented_and_omitted_if_none() -> None:
     parameters = list(inspect.signature(gateway_headers).parameters)
     assert {next(iter(options)) for options, *_ in GOOD} == set(parameters)
     documented = inspect.getdoc(gateway_headers) or ""

@@ -43,7 +43,7 @@ HISTORIES: dict[str, Callable[[], Any]] = {
 
 @pytest.mark.parametrize("route", ["provider", "compat"])
 @pytest.mark.parametrize("name", HISTORIES)
-def test_body_is_byte_for_byte_that_of_the_sdk(
+def test_body_has_the_bytes_that_the_sdk_sends(
     call: Call, gateway: Loopback, config_at: ConfigAt, name: str, route: str
 ) -> None:
     history = HISTORIES[name]
@@ -74,8 +74,10 @@ def test_message_with_text_only_is_not_copied() -> None:
     assert long_history([message])["extra_body"]["messages"][0] is message
 
 
-def test_sdk_walks_over_no_message(gateway: Loopback, config_at: ConfigAt, monkeypatch: pytest.MonkeyPatch) -> None:
-    # The SDK walks over `messages` in vain, and with long_history() there is nothing to walk over.
+def test_sdk_walks_over_no_message_of_a_long_history(
+    gateway: Loopback, config_at: ConfigAt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The SDK walks over `messages` and changes nothing. With long_history() it has no messages to walk over.
     walked: list[object] = []
     transform = openai._utils._transform._transform_recursive  # noqa: SLF001
 

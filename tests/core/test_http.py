@@ -1,4 +1,4 @@
-"""The seam: requests that are refused, redirects, other hosts, bodies, and calls that follow each other."""
+"""The two `send()`: refused requests, redirects, other hosts, bodies and repeated calls."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class TestRefusedRequests:
     @pytest.mark.parametrize("model", ["dynamic/cheap", "openai/gpt-5"])
     @pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])
     @pytest.mark.parametrize("max_retries", [0, 2], ids=["no retries", "2 retries"])
-    def test_model_that_provider_cannot_reach_is_refused_and_the_right_route_named(
+    def test_model_that_provider_cannot_reach_is_refused_with_the_right_route(
         self, call: Call, gateway: Loopback, config_at: ConfigAt, model: str, stream: bool, max_retries: int
     ) -> None:
         messages = [{"role": "user", "content": "Hi"}]
@@ -56,7 +56,7 @@ class TestRefusedRequests:
         ["caller-secret\n", "caller\nsecret", "caller-secret ", "caller\x00secret"],
         ids=["line break last", "line break", "space last", "null"],
     )
-    def test_credential_that_fits_no_header_is_refused_and_not_shown(
+    def test_credential_that_is_not_a_valid_header_is_refused_and_not_shown(
         self, call: Call, gateway: Loopback, config_at: ConfigAt, value: str
     ) -> None:
         for use in (
@@ -71,7 +71,7 @@ class TestRefusedRequests:
 
 
 class TestBodies:
-    """A body is sent as the SDK wrote it. If the model's name changes, the JSON is the same but for that name."""
+    """A body is sent as the SDK wrote it. If the model's name changes, the rest of the JSON stays the same."""
 
     def test_body_with_the_right_model_name_is_sent_byte_for_byte(
         self, call: Call, gateway: Loopback, config_at: ConfigAt, flavour: str
@@ -92,7 +92,7 @@ class TestBodies:
         assert gateway.last.body == ours
 
     @pytest.mark.parametrize("route", ["compat", "rest"])
-    def test_rewritten_body_is_the_same_json_but_for_the_model(
+    def test_rewritten_body_is_the_same_json_except_for_the_model(
         self, call: Call, gateway: Loopback, config_at: ConfigAt, route: str
     ) -> None:
         messages = [{"role": "user", "content": "你好, \u00e9, \U0001f600", "model": "inner"}]
@@ -136,7 +136,7 @@ class TestBodies:
             ("application/json", b'{ "messages": [ {"model":"deepseek-flash"} ] }'),
             ("application/json", b'{ "messages": [], "model": 1e2 }'),
         ],
-        ids=["text", "JSON lines", "cut JSON", "no UTF-8", "a list", "no model at the top", "a model that is no text"],
+        ids=["text", "JSON lines", "cut JSON", "no UTF-8", "a list", "no model at the top", "a model that is not text"],
     )
     def test_body_without_a_model_to_rewrite_is_sent_byte_for_byte_on_compat(
         self, call: Call, gateway: Loopback, config_at: ConfigAt, kind: str, body: bytes
@@ -287,7 +287,7 @@ class TestOtherHosts:
                 assert (request.header("cf-aig-authorization"), request.header("cf-aig-metadata")) == (None, None)
                 assert request.header("x-mine") == "1"
 
-    def test_key_that_is_part_of_another_header_removes_only_the_key(
+    def test_header_that_happens_to_contain_the_key_reaches_another_host(
         self, call: Call, gateway: Loopback, config_at: ConfigAt
     ) -> None:
         with serve() as other:
@@ -302,7 +302,7 @@ class TestOtherHosts:
 
 
 class TestRepeatedCalls:
-    """Nothing of one call gets into another."""
+    """Nothing from one call appears in another."""
 
     def test_headers_of_one_call_do_not_show_up_in_the_next(
         self, call: Call, gateway: Loopback, config_at: ConfigAt
@@ -364,7 +364,7 @@ class TestRepeatedCalls:
         tokens = [request.header("cf-aig-authorization") for request in gateway.received]
         assert tokens == [None, None, None, f"Bearer {TOKEN}"]
 
-    def test_openai_variable_that_is_set_between_two_calls_does_not_arrive(
+    def test_openai_variable_set_between_two_calls_does_not_arrive(
         self, gateway: Loopback, config_at: ConfigAt, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         with create_client(config_at(gateway)) as client:

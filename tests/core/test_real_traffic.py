@@ -1,4 +1,4 @@
-"""Recorded traffic of DeepSeek: our clients return what a bare client returns, and the emulator answers alike."""
+"""Recorded DeepSeek traffic. Our clients return what a bare client returns. The emulator answers in the same form."""
 
 import asyncio
 import functools
@@ -87,7 +87,7 @@ class Replayed(BaseHTTPRequestHandler):
 
 
 def awkward_pieces(body: bytes) -> list[bytes]:
-    """Cut a body into pieces of 1000 bytes, counted so that the last cut goes through `[DONE]`."""
+    """Cut a body into pieces of 1000 bytes, so that the last cut goes through `[DONE]`."""
     first = (len(body) - len(b"NE]\n\n")) % 1000
     return [piece for piece in (body[:first], *(body[i : i + 1000] for i in range(first, len(body), 1000))) if piece]
 
@@ -103,7 +103,7 @@ def replay() -> Iterator[Replay]:
 
 
 async def returned_facts(client: Any, number: int) -> list[dict[str, Any]]:
-    """Send a recorded request, and give the facts of every object that the client returned."""
+    """Send a recorded request, and return the facts of every object that the client returned."""
     request, headers = recordings.exchanges()[number].request_json, {"x-exchange": str(number)}
     try:
         if request is None:
@@ -130,7 +130,7 @@ def facts(model: Any) -> dict[str, Any]:
         "class": type(model).__name__.removeprefix("Async").removeprefix("Sync"),  # AsyncPage, SyncPage
         "request_id": getattr(model, "_request_id", None),  # chunks have none
         "dump": model.model_dump(),
-        "wire": model.model_dump(exclude_unset=True),  # the members that the bytes held, as `to_dict()` gives them
+        "wire": model.model_dump(exclude_unset=True),  # only the members that were in the bytes, as in `to_dict()`
     }
 
 
@@ -160,7 +160,7 @@ Bare = Callable[[int], tuple[list[dict[str, Any]], Request]]
 
 @pytest.fixture(scope="module")
 def bare(replay: Replay) -> Iterator[Bare]:
-    """Give what a bare client returns and sends. It is cached because parsing takes most of the time."""
+    """Return what a bare client returns and sends. Cached because parsing takes most of the time."""
     with openai.OpenAI(api_key="fake-key", base_url=f"{replay.endpoint}/deepseek", max_retries=0) as client:
 
         @functools.cache
@@ -220,7 +220,7 @@ Ask = Callable[[Exchange, dict[str, Any] | None], Exchange]
 
 @pytest.fixture(scope="module")
 def ask() -> Iterator[Ask]:
-    """Send a request to the emulator in place of DeepSeek, and give the new exchange."""
+    """Send a request to the emulator in place of DeepSeek, and return the new exchange."""
     with Emulator() as emulator:
         config = emulator.config(route="provider")
         url = urlsplit(config.base_url)
@@ -269,13 +269,13 @@ def expect_new_parts(event: dict[str, Any]) -> None:
     event["error"]["message"] = event["error"]["message"].replace(old, new)
 
 
-# The differences since the recordings, from the reference (deepseek.md, sections 2 to 7). There may be no other.
+# The documented changes of DeepSeek since the recordings were made. Any other difference fails a test.
 CHANGED_SINCE: dict[str, tuple[str, Callable[[dict[str, Any]], None]]] = {
     "January 2025 had no prompt_tokens_details": (r"prism-php\+prism/.*json", insert_cached_tokens),
     "April 2026 had no null usage despite include_usage": (r"anomalyco\+opencode/", add_null_usage),
     "October 2026 describes the models": (r".*/(GET_models|models__list_models_smoke)", describe_models),
     "September 2026 put deepseek-flash in place of v4-flash": (r".*_rejects_an_unknown_model_", name_new_models),
-    "September 2026 takes images and files (that the text names them is inferred)": (
+    "September 2026 takes images and files (the error text is inferred)": (
         r".*_(audio|video)_part_",
         expect_new_parts,
     ),
@@ -287,7 +287,7 @@ STATUS_CHANGED_SINCE = {
 
 
 def today(exchange: Exchange) -> list[Any]:
-    """Give the recorded events as DeepSeek would send them today."""
+    """Return the recorded events as DeepSeek would send them today."""
     events = exchange.events
     for pattern, change in CHANGED_SINCE.values():
         if re.match(pattern, exchange.name):
@@ -308,18 +308,18 @@ def shape(value: Any, *, ordered: bool, key: str = "") -> Any:
 
 
 def sequence(events: list[Any], *, ordered: bool) -> tuple[Any, ...]:
-    """Give the shapes of the events in their order. Equal shapes that follow each other count as one."""
+    """Return the shapes of the events in their order. Equal shapes that follow each other count as one."""
     return tuple(each for each, _ in groupby(shape(event, ordered=ordered) for event in events))
 
 
 def traits(exchange: Exchange) -> dict[str, Any]:
-    """Give the traits of a response that depend on the request alone, and not on what the model says."""
+    """Return the traits of a response that depend only on the request, and not on what the model says."""
     events = today(exchange)
     error = events[0].get("error", {})
     return {
         "status": exchange.status,
         "content type": exchange.headers["content-type"],
-        # A column is a position in the body that was sent, and the recording does not keep its bytes.
+        # A column counts bytes of the request, and a recording does not keep these bytes.
         "error": error | {"message": re.sub(r" column \d+", "", error.get("message", ""))},
         "thinking": "completion_tokens_details" in events[-1].get("usage", {}),
         "usage from the first event on": "usage" in events[0],

@@ -1,4 +1,4 @@
-"""What leaves for the gateway, rule by rule. test_client and test_http look at the wire itself."""
+"""The request to the gateway, rule by rule. test_exchange and test_http check the same rules on the wire."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ TEMPLATES = {
 
 
 @pytest.mark.parametrize("template", TEMPLATES.values(), ids=TEMPLATES)
-def test_a_rewritten_body_is_the_same_json_with_another_model(template: str) -> None:
+def test_rewritten_body_is_the_same_json_with_another_model(template: str) -> None:
     bare, prefixed = (
         template.replace("%s", json.dumps(name)).encode() for name in ("deepseek-flash", "deepseek/deepseek-flash")
     )
@@ -78,7 +78,7 @@ def test_a_rewritten_body_is_the_same_json_with_another_model(template: str) -> 
 
 
 @pytest.mark.parametrize("template", TEMPLATES.values(), ids=TEMPLATES)
-def test_a_body_whose_model_fits_the_route_stays_the_same_object(template: str) -> None:
+def test_body_with_the_right_model_for_the_route_stays_the_same_object(template: str) -> None:
     bare, prefixed = (
         template.replace("%s", json.dumps(name)).encode() for name in ("deepseek-flash", "deepseek/deepseek-flash")
     )
@@ -89,7 +89,7 @@ def test_a_body_whose_model_fits_the_route_stays_the_same_object(template: str) 
 @pytest.mark.parametrize(
     "template", ['{"model":"%s","messages":["\\ud83d",1e400,"你好"]}', '{"messages":["你好"],"model":"%s"}']
 )
-def test_a_rewritten_body_keeps_the_bytes_of_the_sdk_around_the_model(template: str) -> None:
+def test_rewritten_body_keeps_the_bytes_of_the_sdk_around_the_model(template: str) -> None:
     rewritten = sent_body("compat", template.replace("%s", "deepseek-flash").encode())
     assert rewritten == template.replace("%s", "deepseek/deepseek-flash").encode()
 
@@ -121,17 +121,17 @@ NO_MODEL = [
 
 
 @pytest.mark.parametrize("body", NO_MODEL, ids=range(len(NO_MODEL)))
-def test_a_body_without_a_readable_model_stays_the_same_object(body: bytes) -> None:
+def test_body_without_a_readable_model_stays_the_same_object(body: bytes) -> None:
     for route in ("provider", "compat", "rest"):
         assert sent_body(route, body) is body  # type: ignore[arg-type]
 
 
-def test_a_model_name_without_a_utf8_form_is_escaped() -> None:
+def test_model_name_without_a_utf8_form_is_escaped() -> None:
     assert sent_body("compat", b'{"model": "\\ud83d"}') == b'{"model":"deepseek/\\ud83d"}'
 
 
 @pytest.mark.parametrize("body", [b'{"model":"openai/gpt-5"}', b'{"messages":[],"model":"dynamic/cheap"}'])
-def test_a_model_that_the_provider_route_cannot_reach_is_refused_wherever_it_stands(body: bytes) -> None:
+def test_model_that_provider_cannot_reach_is_refused_at_any_position_in_the_body(body: bytes) -> None:
     with pytest.raises(RefusedRequestError, match="cannot be reached on the provider route"):
         sent_body("provider", body)
 
@@ -144,7 +144,7 @@ def destination(config: GatewayConfig = CONFIG) -> Destination:
 
 
 def request(method: str = "POST", url: str = CONFIG.base_url, config: GatewayConfig = CONFIG, **parts: Any) -> Any:
-    """Give the request that is sent in place of one of the SDK's."""
+    """Return the request that is sent in place of the SDK's request."""
     return Exchange(httpx.Request(method, url, **parts), destination(config), streamed=False).outgoing
 
 
@@ -172,7 +172,7 @@ def request(method: str = "POST", url: str = CONFIG.base_url, config: GatewayCon
         ("https://ai.example.com/v1/acct/gw/deepseek/..%5copenai", False),
     ],
 )
-def test_credentials_go_to_urls_under_the_base_url_only(url: str, covered: bool) -> None:
+def test_credentials_go_only_to_urls_under_the_base_url(url: str, covered: bool) -> None:
     assert destination().covers(httpx.URL(url)) is covered
     sent = request("POST", url, headers={"Authorization": "Bearer the-key"}, json={"model": "deepseek-flash"}).headers
     assert ("the-key" in sent.get("authorization", "")) is ("cf-aig-authorization" in sent) is covered
@@ -188,7 +188,7 @@ def test_another_host_gets_the_callers_own_credentials_and_no_configured_one(val
 
 
 @pytest.mark.parametrize("given", [f"Bearer {PLACEHOLDER}", "Bearer the-key", "Bearer another"])
-def test_the_sdks_request_keeps_everything_but_its_credentials(given: str) -> None:
+def test_sdks_request_keeps_everything_except_its_credentials(given: str) -> None:
     original = httpx.Request("POST", CONFIG.base_url, headers={"Authorization": given}, json={"model": "deepseek/a"})
     url, body, names = original.url, original.content, [*original.headers]
     exchange = Exchange(original, destination(), streamed=False)
@@ -200,7 +200,7 @@ def test_the_sdks_request_keeps_everything_but_its_credentials(given: str) -> No
     assert exchange.outgoing.headers["content-length"] == str(len(exchange.outgoing.content))
 
 
-def test_headers_of_one_request_do_not_show_on_the_next() -> None:
+def test_headers_of_one_request_do_not_show_up_in_the_next() -> None:
     where = destination()
     for name in ("X-First", "X-Second"):
         original = httpx.Request("POST", CONFIG.base_url, headers={"X-Mine": "1"}, json={})
@@ -209,7 +209,7 @@ def test_headers_of_one_request_do_not_show_on_the_next() -> None:
         outgoing.headers[name] = "from a hook"
 
 
-def test_content_length_matches_each_body_of_equal_headers() -> None:
+def test_content_length_matches_each_of_several_bodies_with_equal_headers() -> None:
     where = destination()
     for body in (b"{}", b"{    }", b'{"model":"deepseek/deepseek-flash"}'):
         original = httpx.Request("POST", CONFIG.base_url, headers={"Content-Type": "application/json"}, content=body)
@@ -217,11 +217,11 @@ def test_content_length_matches_each_body_of_equal_headers() -> None:
         assert outgoing.headers["content-length"] == str(len(outgoing.content))
 
 
-def test_a_request_without_a_body_gets_no_content_length() -> None:
+def test_request_without_a_body_gets_no_content_length() -> None:
     assert "content-length" not in request("GET").headers
 
 
-def test_headers_to_gateway_is_a_pure_function_that_can_be_memoised() -> None:
+def test_headers_to_gateway_gives_equal_headers_for_equal_arguments() -> None:
     given = ((b"Authorization", b"Bearer the-key"), (b"X-Stainless-OS", b"Linux"))
     arguments = CONFIG, given, frozenset[tuple[bytes, bytes]](), b"ai.example.com"
     assert headers_to_gateway(*arguments) == headers_to_gateway(*arguments) == (
@@ -278,9 +278,9 @@ def test_repr_shows_no_secret(made: object) -> None:
     assert "the-" not in repr(made)
 
 
-# openai 3 writes the model first, so that nothing else of the body is read.
+# openai 3 writes the model first, so the rest of the body is not read.
 @pytest.mark.parametrize(("route", "copies"), [("provider", 0), ("compat", 1)])
-def test_a_prompt_of_a_megabyte_is_not_parsed_and_copied_once_at_most(
+def test_megabyte_prompt_is_not_parsed_and_is_copied_at_most_once(
     monkeypatch: pytest.MonkeyPatch, route: str, copies: int
 ) -> None:
     body = b'{"model":"deepseek-flash","messages":[{"role":"user","content":"%s"}]}' % (b"x" * 1_000_000)

@@ -1,4 +1,4 @@
-"""A response that is no result becomes the SDK's exception. Over real sockets, for every flavour of client."""
+"""A response that is not a result becomes the SDK's exception. Over real sockets, for every flavour of client."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ UPSTREAM_ERRORS: dict[str, tuple[int, str, str, int]] = {
 
 
 class TestUpstreamErrors:
-    """An error of the upstream that is not in OpenAI's form becomes an exception of the SDK with that text."""
+    """An upstream error that is not in OpenAI's format becomes an SDK exception with the same text."""
 
     @pytest.mark.parametrize(("status", "body", "said", "requests"), UPSTREAM_ERRORS.values(), ids=UPSTREAM_ERRORS)
-    def test_upstream_error_in_another_form_keeps_its_text_and_its_status(
+    def test_upstream_error_in_another_format_keeps_its_text_and_status(
         self, call: Call, gateway: Loopback, config_at: ConfigAt, status: int, body: str, said: str, requests: int
     ) -> None:
         gateway.answer = lambda _: Answer(to_bytes(body), status, {**LOGGED, "content-type": "", **AT_ONCE})
@@ -77,9 +77,9 @@ class TestUpstreamErrors:
 
 
 class TestRedaction:
-    """A credential that somebody repeats in an error is replaced."""
+    """A credential that an error repeats is redacted."""
 
-    def test_token_in_a_page_in_place_of_a_stream_is_redacted(
+    def test_token_in_a_page_that_came_in_place_of_a_stream_is_redacted(
         self, call: Call, gateway: Loopback, config_at: ConfigAt
     ) -> None:
         gateway.answer = lambda _: Answer(f"<p>{TOKEN}</p>".encode(), headers={"content-type": "text/html"})
@@ -113,7 +113,7 @@ class TestRedaction:
 
 
 class TestErrorsInside200:
-    """An error in the body of a 200 is raised, and a result that only mentions an error is not."""
+    """An error in the body of a 200 is raised. A result that only mentions an error is returned."""
 
     @pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])
     @pytest.mark.parametrize(

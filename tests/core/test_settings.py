@@ -18,7 +18,7 @@ SECRET = "hunter2secret"
 
 
 class TestVariables:
-    """The variables of the settings are spelled in one table."""
+    """One table holds the names of the environment variables."""
 
     @pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.field)
     def test_every_variable_reaches_its_field(self, setting: Any) -> None:
@@ -29,7 +29,7 @@ class TestVariables:
             value = getattr(GatewayConfig.from_env(environ), setting.field)
             assert value == (False if setting.is_switch else text)
 
-    def test_no_module_but_the_table_spells_a_variable(self) -> None:
+    def test_variable_is_spelled_only_in_the_table(self) -> None:
         code = {path: path.read_text("utf-8") for path in PACKAGE.glob("*.py")}
         table = "".join(repr(setting.variables) for setting in SETTINGS)
         for setting in SETTINGS:
@@ -110,7 +110,7 @@ MALFORMED |= {f"endpoint, {name}": ("DEEPSEEK_GATEWAY_ENDPOINT", *row) for name,
 
 
 class TestRules:
-    """A value that would break the URL, leak a secret or be dropped in silence is refused."""
+    """A value that would break the URL, leak a secret or be dropped silently is refused."""
 
     @pytest.mark.parametrize(("variable", "value", "said"), MALFORMED.values(), ids=MALFORMED)
     def test_malformed_value_is_refused_with_its_variable_and_no_secret_is_shown(
@@ -149,9 +149,7 @@ class TestRules:
             ("http://localhost:8787/v1/a/g/compat", "http://localhost:8787/v1/a/g"),
         ],
     )
-    def test_endpoint_with_a_route_appended_is_refused_and_the_right_value_named(
-        self, endpoint: str, right: str
-    ) -> None:
+    def test_endpoint_with_a_route_appended_is_refused_with_the_right_value(self, endpoint: str, right: str) -> None:
         error = config_error({"DEEPSEEK_API_KEY": "key", "DEEPSEEK_GATEWAY_ENDPOINT": endpoint})
         assert f"use {right}\n" in f"{error}\n"
         assert GatewayConfig(endpoint=right, api_key="key").endpoint == right
@@ -173,5 +171,5 @@ class TestRules:
         assert GatewayConfig(endpoint=endpoint + "//", api_key="key").endpoint == endpoint
 
     @pytest.mark.parametrize("name", ["default", "my_gateway-2", "Old.Name~1", "a" * 64], ids=lambda name: name[:12])
-    def test_id_that_cloudflare_may_have_given_is_accepted(self, name: str) -> None:
+    def test_id_that_fits_a_url_is_accepted(self, name: str) -> None:
         assert GatewayConfig(account_id="0" * 32, gateway_id=name, api_key="key").gateway_id == name

@@ -1,4 +1,4 @@
-"""A stream is whole or raises. Over real sockets, for every flavour of client."""
+"""A stream is complete or raises an error. Over real sockets, for every flavour of client."""
 
 from __future__ import annotations
 
@@ -196,7 +196,7 @@ class TestResponses:
 
 
 class TestErrors:
-    """A gateway error as first event is explained. A later error is raised as by a bare client."""
+    """A gateway error in the first event is explained. A later error is raised as in a bare client."""
 
     FIRST = b"data: " + json.dumps(long_form(429, 2003, "Rate limited")).encode()
 
@@ -213,7 +213,7 @@ class TestErrors:
         ],
         ids=["whole", "after a comment", "cut in a comment", "cut", "with fields", "no line end", "byte by byte"],
     )
-    def test_gateway_error_as_first_event_is_raised_with_its_code(
+    def test_gateway_error_in_the_first_event_is_raised_with_its_code(
         self, flavour: str, gateway: Loopback, config_at: ConfigAt, caplog: pytest.LogCaptureFixture, pieces: Any
     ) -> None:
         gateway.answer = lambda _: Answer(pieces)
@@ -222,7 +222,7 @@ class TestErrors:
         assert (got, got.error.code, got.error.type) == ([], "2003", "ai_gateway_error")
         assert "429 from AI Gateway, not from DeepSeek: the gateway's own rate limit" in str(got.error)
 
-    def test_error_after_an_event_is_raised_as_by_a_bare_client(
+    def test_error_after_an_event_is_raised_as_in_a_bare_client(
         self, flavour: str, gateway: Loopback, config_at: ConfigAt
     ) -> None:
         later = b'data: {"error": {"message": "gone wrong", "code": "x"}}\n\n'
