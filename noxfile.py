@@ -22,7 +22,7 @@ def group(*names: str) -> tuple[str, ...]:
 
 
 def runs(python: str) -> bool:
-    """Whether a Python is installed; a version manager has shims even for versions that are not."""
+    """Return whether this Python is installed. A version manager has shims even for versions that are missing."""
     try:
         return subprocess.run([f"python{python}", "-V"], capture_output=True, check=False).returncode == 0
     except OSError:
@@ -75,10 +75,10 @@ def package(session: nox.Session) -> None:
 
 
 def matrix() -> list[nox.param]:
-    """Test every openai on the oldest installed Python, floor and newest on the latest, newest on the others.
+    """Test every openai on the oldest Python, the floor and the newest on the latest, and the newest on the others.
 
-    One more cell tests the client core with logging at INFO. The others do not log, so that they test the path of a
-    call that nobody observes.
+    One more cell tests the client core with logging at INFO. The other cells do not log, so they test the path of
+    a call that nobody observes.
     """
     installed = [python for python in nox.project.python_versions(PROJECT) if runs(python)]
     wanted = {python: {"newest"} for python in installed}
@@ -108,7 +108,7 @@ def tests(session: nox.Session, openai: str, log_level: str | None) -> None:
     "library", re.findall(r"(?m)^\| ([\w\[\]-]+ [\d.]+) \| `.+` \|$", Path("README.md").read_text("utf-8"))
 )
 def integrations(session: nox.Session, library: str) -> None:
-    """Test README's table of libraries, each in its own environment: they need different versions of openai."""
+    """Test README's table of libraries, each in its own environment, because they need different versions of openai."""
     name, version = library.split()
     session.install("-q", "-e", ".[test]", f"{name}=={version}")
     # Warnings are ignored: these libraries emit their own and leave event loops open.
