@@ -1,1 +1,1 @@
-"""The cost of `deepseek_gateway` beside the bare `openai` client, measured on loopback: `python -m benchmarks`."""
+"""The cost of `deepseek_gateway` relative to the bare `openai` client, on loopback: `python -m benchmarks`."""

@@ -43,7 +43,7 @@ examples:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
-        description="Measure deepseek_gateway beside the bare openai client, on loopback.",
+        description="Measure deepseek_gateway against the bare openai client, on loopback.",
         epilog=_EPILOG.format(names=textwrap.fill(", ".join(NAMES), 76)),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -55,8 +55,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--json", type=Path, metavar="FILE", help="write the results as JSON")
     add("--chart", type=Path, metavar="FILE", help="draw the results as SVG")
     add("--markdown", action="store_true", help="print README's table of speed")
-    add("--from", type=Path, metavar="FILE", dest="source", help="measure nothing, show the results of this file")
-    add("--openai", nargs="+", metavar="VERSION", help="versions; only handshakes are measured with all of them")
+    add("--from", type=Path, metavar="FILE", dest="source", help="measure nothing; show the results in this file")
+    add("--openai", nargs="+", metavar="VERSION", help="openai versions: all rows with the first, handshakes with each")
     add("--venvs", type=Path, metavar="DIR", default=CACHE, help="folder of the environments (default: %(default)s)")
     add("--self", action="store_true", dest="alike", help="compare the bare client with itself, to see the noise")
     return parser
@@ -72,10 +72,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print, write and draw.
 
     Args:
-        arguments: The arguments of the command line; by default those of this process.
+        arguments: The arguments of the command line. By default, the arguments of this process.
 
     Returns:
-        0, also if a target is missed.
+        0, even if a target is missed.
     """
     options = _parser().parse_args(arguments)
     results = judged(json.loads(options.source.read_text("utf-8"))) if options.source else measured(options)

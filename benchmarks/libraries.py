@@ -1,6 +1,6 @@
 """The same work in each library: make a client, send a question, read a stream.
 
-Only the worker that measures a library imports it, so an environment needs no other.
+A library is imported only by the worker that measures it, so each environment needs only its own library.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Bare:
     """The bare `openai` client. Other libraries override what they do differently."""
 
     requirements: tuple[str, ...] = ()
-    """Requirements of its own environment; the bare client and ours need none."""
+    """Requirements of the library's environment. The bare client and ours need none."""
     imported = "openai"
     has_clients = True
 
@@ -36,7 +36,7 @@ class Bare:
         import openai
 
         options: Any = {"api_key": KEY, "base_url": f"{url}/{'deepseek' if route == 'provider' else route}"}
-        options["default_headers"] = {"cf-aig-authorization": f"Bearer {KEY}"}  # needed when it is set up by hand
+        options["default_headers"] = {"cf-aig-authorization": f"Bearer {KEY}"}  # ours sends it without being told
         if kind == "environment":
             return openai.OpenAI()
         if kind == "sync":
@@ -108,7 +108,7 @@ class Ours(Bare):
 
 
 class Peer(Bare):
-    """A library other than these two: it has no aiohttp client and no client from the environment."""
+    """A library other than openai and ours. It has no aiohttp client and no client from the environment."""
 
     def client(self, url: str, kind: str, route: str = "provider") -> Any:
         if kind not in {"sync", "async"}:
@@ -141,7 +141,7 @@ class LiteLLM(Peer):
     has_clients = False
 
     def make(self, url: str, kind: str) -> Any:  # noqa: ARG002  # one object serves both kinds
-        import litellm  # noqa: F401  # the import takes 2 s, which must not count for the first call
+        import litellm  # noqa: F401  # the import takes 2 s and must not count as part of the first call
 
         return {"model": f"deepseek/{MODEL}", "api_base": url, "api_key": KEY}
 

@@ -1,4 +1,4 @@
-"""Measuring: contestants in fresh interpreters take turns, in several rounds."""
+"""Measurement: contestants in fresh interpreters take turns, in several rounds."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Contestant:
     library: str
     python: str = sys.executable
     rounds: int = sys.maxsize
-    """The largest number of rounds that it takes part in."""
+    """The largest number of rounds that this contestant takes part in."""
 
 
 class Worker:
@@ -103,7 +103,7 @@ class Bench:
         """Start the server, on its own core if the system supports that.
 
         Args:
-            stack: Stops the server and removes its files when it is closed.
+            stack: Stops the server and removes its files when the stack is closed.
             quick: Whether a round has only one turn.
         """
         self.quick = quick
@@ -157,9 +157,9 @@ def by_turns(
         rounds: The number of rounds.
         work: The name of a function in `worker`.
         turns: The number of turns in a round. Their median is the figure of the round.
-        at_once: Whether all take their turn at the same time, for work that counts and does not time.
+        at_once: Whether all contestants take their turn at the same time. For work that counts and takes no times.
         port: The port of the server.
-        ours: Options for our side, where they differ from those of the others.
+        ours: Options for our client that differ from the others' options.
         **options: Options of the work.
 
     Returns:
@@ -184,7 +184,7 @@ def by_turns(
 
 
 def _round(workers: Mapping[str, Worker], turns: int, number: int, *, at_once: bool) -> Figures:
-    """Let the workers take their turns, forwards and backwards alternately. A worker that fails drops out."""
+    """Let the workers take turns, forwards and backwards in alternation. A worker that fails drops out."""
     taken: Figures = {name: [] for name in workers}
     for worker in workers.values() if at_once else ():
         worker.begin()

@@ -40,7 +40,7 @@ def row_result(row: Row, figures: Figures) -> Results:
 
 
 def judged(results: Results) -> Results:
-    """Compare the figures of an earlier run with the targets of today's rows."""
+    """Compare the figures of an earlier run with the current targets."""
     rows: Results = {}
     for name, row in results["rows"].items():
         figures = {library: found.get("values") or found["reason"] for library, found in row["libraries"].items()}

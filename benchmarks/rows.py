@@ -36,7 +36,7 @@ class Target:
         return [theirs / baseline if self.by == "ratio" else theirs - baseline for baseline, theirs in pairs]
 
     def met(self, scores: list[float]) -> bool:
-        """Whether the median is within the limit; for `nothing`, whether ours was no dearer in any one round."""
+        """Whether the median is within the limit. For `nothing`, ours must cost no more than bare in at least one round."""
         if self.by == "nothing":
             return min(scores) <= 0
         return median(scores) >= self.limit if self.least else median(scores) <= self.limit
@@ -59,12 +59,12 @@ class Row:
     target: Target
     measure: Measure
     rounds: float = 1
-    """Factor for the number of rounds, which is at least 1."""
+    """Factor for the number of rounds. At least one round is measured."""
     peers: bool = True
     paused: bool = False
-    """Whether it mostly waits, so that it can run beside other rows."""
+    """Whether the row mostly waits, so that it can run beside other rows."""
     every_version: bool = False
-    """Whether it is measured with every version that `--openai` names."""
+    """Whether the row is measured with every version that `--openai` names."""
 
     def of_version(self, version: str) -> Row:
         """Return the row for another version of openai."""
@@ -138,7 +138,7 @@ class Growth:
     each: bool = False
     """Whether a figure is the cost of one of `size` things."""
     rounds: float = 1
-    """Factor for the number of rounds, which is at least 1."""
+    """Factor for the number of rounds. At least one round is measured."""
 
     STEEPEST = 1.1
     DEAREST = 1.05

@@ -1,4 +1,4 @@
-"""The server: loopback ports in a separate process, which answer at once and count connections.
+"""The server: loopback ports in a separate process. They answer at once and count connections.
 
 Run as `python -m benchmarks.server '["CERTIFICATE", CORE]'`. It prints its ports as JSON and ends when its input ends.
 """
@@ -115,7 +115,7 @@ async def _serve(certificate: str) -> None:
     tls = await loop.create_server(lambda: Connection(connections), "127.0.0.1", 0, ssl=context)
 
     async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Relay bytes to the TLS port and back, and delay those of the caller by a round trip."""
+        """Relay bytes to the TLS port and back. Delay the caller's bytes by a round trip."""
         back, onward = await asyncio.open_connection(*tls.sockets[0].getsockname())
         await asyncio.gather(_pass_on(reader, onward, ROUND_TRIP), _pass_on(back, writer, 0))
 
