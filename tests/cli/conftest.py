@@ -1,4 +1,4 @@
-"""Fixtures for the commands: an emulator, or a loopback server, to which the environment's settings lead."""
+"""Fixtures for the commands. The settings in the environment point at an emulator or at a loopback server."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def server(gateway: Loopback, config_at: Callable[..., GatewayConfig], monkeypat
 
 @pytest.fixture
 def examine_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], dict[str, Judgement]]:
-    """Make every check of `doctor` with an endpoint of the test's own."""
+    """Run every check of `doctor` against an endpoint."""
 
     def examine_endpoint(endpoint: str) -> dict[str, Any]:
         monkeypatch.setenv("DEEPSEEK_API_KEY", KEY)

@@ -1,4 +1,4 @@
-"""`deepseek-gateway ask`: what it shows where, what it sends, and how it ends when something says no."""
+"""`deepseek-gateway ask`: its output, its request, and its message and status after a failure."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class TestAnswer:
         ("arguments", "given"), [(["Why?"], "not read"), (["-"], "Why?"), ([], "Why?")], ids=["argument", "-", "stdin"]
     )
     @pytest.mark.usefixtures("emulator")
-    def test_only_the_answer_is_on_stdout(self, arguments: list[str], given: str) -> None:
+    def test_stdout_holds_only_the_answer(self, arguments: list[str], given: str) -> None:
         status, out, err = call("ask", *arguments, given=given)
         assert (status, out) == (0, ANSWER.format("Why?"))
         thinking, blank, closing = _three(err)
@@ -116,7 +116,7 @@ class TestAnswer:
 
 
 def _three(err: str) -> list[str]:
-    """The line of thinking, the one after it, and the closing line."""
+    """Return the first line, the second line and the last line."""
     lines = err.rstrip("\n").split("\n")
     return [lines[0], lines[1], lines[-1]]
 
@@ -144,7 +144,7 @@ class TestFailures:
     def test_error_is_explained_in_the_last_line_with_status_1(
         self, emulator: Emulator, failure: dict[str, Any], said: str, debug: bool, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("time.sleep", lambda _: None)  # the SDK's wait between its tries
+        monkeypatch.setattr("time.sleep", lambda _: None)  # the SDK's wait before a retry
         emulator.fail_next(**failure)
         status, _, err = call("ask", "Why?", *(["--debug"] if debug else []))
         assert status == 1
@@ -171,7 +171,7 @@ class TestFailures:
             "ask --emulator",
         ):
             assert said in err
-        assert "GatewayConfig" not in err  # a person at a command line has none
+        assert "GatewayConfig" not in err  # this class does not exist on the command line
 
     def test_secret_repeated_in_an_error_is_redacted(self, server: Loopback) -> None:
         message = f"no \x1b]0;such\x07 key {KEY} or {TOKEN}"
@@ -215,7 +215,7 @@ class TestProcess:
         with started("ask", "Why?") as process:
             assert process.stdout
             assert process.stderr
-            assert process.stdout.read(6) == b"So far"  # it is there before the stream has ended
+            assert process.stdout.read(6) == b"So far"  # the text arrives before the stream ends
             process.send_signal(signal.SIGINT)
             assert (process.stdout.read(), process.stderr.read()) == (b"\n", b"")
         assert process.returncode == 130
@@ -230,7 +230,7 @@ class TestProcess:
         )  # fmt: skip
         assert (done.stdout, done.stderr) == (f"{line}141\n", "")
 
-    @pytest.mark.skipif(sys.platform == "win32", reason="arguments are text there")
+    @pytest.mark.skipif(sys.platform == "win32", reason="arguments are text on Windows")
     def test_prompt_that_is_not_utf8_is_sent_with_replacements(self, server: Loopback) -> None:
         server.answer = lambda _: Answer(pieces("Yes."))
         done = subprocess.run([*COMMAND, "ask", b"caf\xe9?"], capture_output=True, check=False)
@@ -263,7 +263,7 @@ class TestTerminal:
             try:
                 while piece := os.read(ours, 65536):
                     shown += piece
-            except OSError:  # how Linux says that a terminal was closed
+            except OSError:  # Linux reports a closed terminal this way
                 pass
         os.close(ours)
         text = shown.decode()

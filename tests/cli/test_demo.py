@@ -1,4 +1,4 @@
-"""`deepseek-gateway demo`: what it shows of each step, and which steps it takes with a person's own settings."""
+"""`deepseek-gateway demo`: the output of each step, and the steps that `--live` takes with the user's settings."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ROUTES = ("provider", "compat", "rest")
 
 
 class TestDemo:
-    def test_demo_takes_every_step_on_the_emulator_and_says_so(self) -> None:
+    def test_demo_takes_every_step_on_the_emulator_and_names_the_emulator(self) -> None:
         status, out, err = run("demo")
         assert (status, err) == (0, "")
         steps = re.findall(r"(?m)^ ?\d+/20  (.+)$", out)

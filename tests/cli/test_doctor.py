@@ -1,4 +1,4 @@
-"""`deepseek-gateway doctor`, the checks: each is broken in turn, and fails alone with its remedy."""
+"""`deepseek-gateway doctor`, the checks: each check fails alone and names its remedy."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class TestAgainstTheEmulator:
         self, route: str, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         set_up(monkeypatch, emulator.config(route=route))
-        emulator.fail_next(keep_alive=2, latency=0.05)  # or a busy computer may see all of it at once
+        emulator.fail_next(keep_alive=2, latency=0.05)  # without pauses, the whole stream may arrive at once
         results = examine()
         assert {name for name, result in results.items() if result.verdict != "pass"} <= {"clock"}
         assert "no date" in results["clock"].found or results["clock"].verdict == "pass"

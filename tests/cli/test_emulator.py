@@ -1,4 +1,4 @@
-"""The command `emulator`, in a process of its own."""
+"""The command `emulator`. Most tests run it in a new process."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ MESSAGES: Any = [{"role": "user", "content": "Hi"}]
 
 
 class Process:
-    """The command while it runs."""
+    """The running command, and the settings that it printed."""
 
     def __init__(self, *arguments: str, command: list[str] = COMMAND) -> None:
         self.running = subprocess.Popen(
@@ -53,7 +53,7 @@ class Process:
         return line
 
     def log(self) -> str:
-        """The next line of the log, without its time of day and duration."""
+        """Return the next line of the log, without its time of day and duration."""
         line = self.line()
         found = re.fullmatch(r"\d\d:\d\d:\d\d  (.+)  \d+ ms\n", line)
         assert found, line
@@ -64,7 +64,7 @@ class Process:
         return create_client(GatewayConfig.from_env(settings, **overrides), max_retries=0)
 
     def end(self, number: int = signal.SIGINT) -> tuple[int, str]:
-        """Interrupt it; give its exit status and what it had to complain."""
+        """Interrupt the command, and return its exit status and its standard error."""
         began = time.monotonic()
         self.running.send_signal(number)
         _, complaints = self.running.communicate(timeout=10)
@@ -153,7 +153,7 @@ def test_one_signal_ends_the_emulator_at_once_during_an_exchange(number: int) ->
         call.close()
 
 
-def test_ctrl_c_ends_the_emulator_started_with_sigint_ignored() -> None:
+def test_sigint_ends_an_emulator_that_was_started_with_sigint_ignored() -> None:
     ignoring = f"import os, signal; signal.signal(2, signal.SIG_IGN); os.execv({sys.executable!r}, {COMMAND!r} + "
     with running(command=[sys.executable, "-c", f"{ignoring} __import__('sys').argv[1:])"]) as process:
         assert process.end() == (0, "")
@@ -175,7 +175,7 @@ def test_emulator_without_a_stored_key_refuses_a_call_without_a_key() -> None:
             assert client.models.list().data
 
 
-def test_fail_options_apply_in_order_and_as_often_as_given() -> None:
+def test_fail_options_apply_in_order_and_with_their_counts() -> None:
     with running("--fail", "2003", "--fail", "503:2", "--fail", "524") as process, process.client() as client:
         for status in (429, 503, 503, 524):
             with pytest.raises(openai.APIStatusError) as caught:
@@ -229,7 +229,7 @@ def test_wrong_emulator_option_is_reported_with_status_2(arguments: list[str], m
     assert message in err
 
 
-def test_fault_in_the_emulator_is_reported_at_the_end_with_status_1() -> None:
+def test_crash_in_the_emulator_is_reported_at_the_end_with_status_1() -> None:
     code = (
         "import sys\nfrom deepseek_gateway.__main__ import main\n"
         "from deepseek_gateway.emulator._deepseek import DeepSeek\n"
@@ -299,7 +299,7 @@ def test_exchange_line_is_coloured_only_on_a_terminal_without_no_color(
     assert ("\x1b[31m" in console.file.getvalue()) is (terminal and not wish)  # type: ignore[attr-defined]
 
 
-def test_printed_exchanges_are_forgotten() -> None:
+def test_emulator_command_keeps_no_exchange_after_printing_it() -> None:
     rows: SimpleQueue[Row | None] = SimpleQueue()
     emulator = Emulator(on_exchange=rows.put)
     console = Console(file=StringIO(), soft_wrap=True)

@@ -1,4 +1,4 @@
-"""`deepseek-gateway doctor`, the completion: what refuses it, or the connection that it needs, is named."""
+"""`deepseek-gateway doctor`, the completion: a refusal or a failed connection fails one check, with its remedy."""
 
 from __future__ import annotations
 
@@ -234,7 +234,7 @@ class TestConnection:
 
     @pytest.mark.usefixtures("emulator")
     @pytest.mark.parametrize(("arrivals", "verdict"), [([0, 1, 1.2], "pass"), ([0, 1, 1.001], "warn")])
-    def test_stream_with_pieces_at_the_same_time_is_a_warning(self, arrivals: list[float], verdict: str) -> None:
+    def test_stream_is_a_warning_if_its_pieces_arrive_together(self, arrivals: list[float], verdict: str) -> None:
         case = Case(findings=look_up())
         case.probe.arrivals[:] = arrivals
         assert diagnose(case)["streaming"].verdict == verdict
@@ -242,7 +242,7 @@ class TestConnection:
 
 @contextmanager
 def tunnel(port: int) -> Iterator[str]:
-    """Serve as a proxy that leads whoever asks for a tunnel to one port of this computer."""
+    """Run a proxy that connects its one tunnel to a port of this computer, for any host name."""
 
     def pump(source: socket.socket, sink: socket.socket) -> None:
         with suppress(OSError):
@@ -306,7 +306,7 @@ class TestProxies:
         assert not named(results, "fail")
         assert "NO_PROXY names it" in results["proxies"].found
 
-    def test_missing_proxy_fails_the_tcp_check(self, examine_at: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_unreachable_proxy_fails_the_tcp_check(self, examine_at: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         with closed_port() as port:
             monkeypatch.setenv("HTTPS_PROXY", f"127.0.0.1:{port}")
             results = examine_at("https://gateway.invalid")
@@ -347,7 +347,7 @@ class TestProxies:
         assert_breaks(examine_at("https://gateway.invalid"), "name resolution", "NO_PROXY")
 
 
-def test_foreign_text_loses_secrets_and_control_characters() -> None:
+def test_text_from_a_server_loses_secrets_and_control_characters() -> None:
     probe = Probe(GatewayConfig(account_id="acct", api_key=KEY), "deepseek-flash")
     assert probe.readable(f"\x1b[31mred\r\n {KEY} Your api key: ****wxyz is") == (
         "[31mred [redacted] Your api key: [redacted] is"

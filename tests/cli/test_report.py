@@ -1,4 +1,4 @@
-"""`deepseek-gateway doctor`, the report: for a person and for a machine, without secrets."""
+"""`deepseek-gateway doctor`, the report: as text and as JSON, without secrets."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class TestSettings:
 
 
 class TestCommand:
-    def test_report_for_a_person_has_three_sections_and_no_secrets(self, emulator: Emulator) -> None:
+    def test_text_report_has_three_sections_and_no_secrets(self, emulator: Emulator) -> None:
         status, out, err = call("doctor")
         assert (status, err) == (0, "")
         assert [title for title in ("Settings", "Checks", "Summary") if f"{title}\n" in out] == [
@@ -134,7 +134,7 @@ class TestCommand:
         ]
 
     @pytest.mark.usefixtures("emulator")
-    def test_symbols_are_ascii_where_the_encoding_needs_it(self) -> None:
+    def test_symbols_are_ascii_if_the_encoding_has_no_others(self) -> None:
         case = Case(findings=look_up(), offline=True)
 
         class Latin(StringIO):

@@ -60,7 +60,7 @@ class TestRows:
         assert growth.steepness(bare) == pytest.approx(1)
         assert growth.met(bare, {1: 1, 10: 10})
         assert not growth.met(bare, {1: 1, 10: 20})  # more than proportional
-        assert not growth.met(bare, {1: 12, 10: 100})  # dearer than the bare client
+        assert not growth.met(bare, {1: 12, 10: 100})  # more expensive than the bare client
 
 
 def test_every_library_implements_the_work_of_the_bare_client() -> None:
@@ -76,7 +76,7 @@ def test_table_lists_skipped_rows_and_missing_figures() -> None:
     assert "not measured: a call: litellm: has no client objects" in text
 
 
-def test_stored_results_are_judged_by_the_targets_of_today() -> None:
+def test_stored_results_are_judged_by_the_current_targets() -> None:
     found = results(ours={"values": [1.56]})
     assert judged(found)["rows"]["call"]["target"] == "at most 1.03 x"
     assert judged(found)["rows"]["call"]["met"] is False  # 1.04

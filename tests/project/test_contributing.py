@@ -1,4 +1,4 @@
-"""CONTRIBUTING's walk of one call names functions that exist, in at most twelve steps."""
+"""CONTRIBUTING's walk through one call has at most twelve steps, and names functions that exist."""
 
 from __future__ import annotations
 
