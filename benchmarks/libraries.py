@@ -36,7 +36,7 @@ class Bare:
         import openai
 
         options: Any = {"api_key": KEY, "base_url": f"{url}/{'deepseek' if route == 'provider' else route}"}
-        options["default_headers"] = {"cf-aig-authorization": f"Bearer {KEY}"}  # ours sends it without being told
+        options["default_headers"] = {"cf-aig-authorization": f"Bearer {KEY}"}  # the bare client knows no gateway token
         if kind == "environment":
             return openai.OpenAI()
         if kind == "sync":
@@ -167,7 +167,7 @@ class LiteLLM(Peer):
 
 
 class LangchainOpenai(Peer):
-    """A chat model, which has both a sync and an async client and accepts messages as dictionaries."""
+    """A chat model with a sync and an async client. It accepts messages as dictionaries."""
 
     requirements: tuple[str, ...] = ("langchain-openai==1.7.3", "openai==3.54.0")
     imported = "langchain_openai"

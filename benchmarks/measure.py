@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 _NUMBERS = itertools.count()
-_PATH = re.compile(r"[^\s'\"(]*[/\\][^\s'\")]*")  # paths of this machine, which results must not contain
+_PATH = re.compile(r"[^\s'\"(]*[/\\][^\s'\")]*")  # results must not contain paths of this machine
 # Variables that would change what a library does, or make it report to a service.
 _UNWANTED = (
     *("OPENAI_", "DEEPSEEK_", "CLOUDFLARE_", "CF_AIG_", "SSL_CERT_"),
@@ -157,7 +157,7 @@ def by_turns(
         rounds: The number of rounds.
         work: The name of a function in `worker`.
         turns: The number of turns in a round. Their median is the figure of the round.
-        at_once: Whether all contestants take their turn at the same time. For work that counts and takes no times.
+        at_once: Whether all contestants take their turn at the same time. For work that counts and measures no time.
         port: The port of the server.
         ours: Options for our client that differ from the others' options.
         **options: Options of the work.

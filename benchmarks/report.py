@@ -117,7 +117,7 @@ README_ROWS = (
 
 
 def markdown(results: Results) -> str:
-    """Write README's table of speed, which shows some of the rows."""
+    """Write README's table of speed. The table shows some of the rows."""
     lines = ["| what | bare `openai` | here | compared, with the range of the rounds | target |", "| --- " * 5 + "|"]
     for name in README_ROWS:
         if row := results["rows"].get(name):

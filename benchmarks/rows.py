@@ -121,7 +121,7 @@ ROWS = (
 
 
 def row_named(name: str) -> Row:
-    """Find a row by its name in the results, which may end in a version of openai."""
+    """Find a row by its name in the results. The name may end in a version of openai."""
     rows = {row.name: row for row in ROWS}
     base, _, version = name.rpartition("-")
     return rows.get(name) or rows[base].of_version(version)
