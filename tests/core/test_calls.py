@@ -90,7 +90,7 @@ class TestRecordCalls:
             error = failing(call, config_at(gateway), max_retries=0)
         assert (calls[0].status, error.status_code) == (200, 502)
 
-    def test_call_without_a_response_has_no_status_but_model_and_elapsed(
+    def test_call_without_a_response_has_no_status_but_has_model_and_elapsed(
         self, call: Call, gateway: Loopback, config_at: ConfigAt
     ) -> None:
         config = config_at(gateway, endpoint="http://127.0.0.1:9")

@@ -254,7 +254,7 @@ def test_request_facts_say_what_was_sent_on_each_route(
     assert facts.hide("the-token, twice: the-token") == "[redacted], twice: [redacted]"
 
 
-def test_ambient_headers_are_those_that_the_sdk_reads_from_the_environment() -> None:
+def test_ambient_headers_match_what_the_sdk_reads_from_the_environment() -> None:
     environ = {
         "OPENAI_ADMIN_KEY": "admin",
         "OPENAI_ORG_ID": "org",

@@ -230,7 +230,7 @@ class TestErrorsInside200:
             pytest.param(b"", False, id="empty body"),
         ],
     )
-    def test_body_with_choices_at_its_top_is_not_searched_for_an_error(self, body: bytes, worth: bool) -> None:
+    def test_body_with_choices_at_the_top_level_is_not_searched_for_an_error(self, body: bytes, worth: bool) -> None:
         assert may_hold_a_fault(body) is worth
 
 
