@@ -9,14 +9,14 @@ from deepseek_gateway.emulator import Emulator
 
 @pytest.fixture(scope="module")
 def emulator() -> Iterator[Emulator]:
-    """One emulator for all tests of a module that leave it unchanged."""
+    """Run one emulator for the tests of a module. Each test leaves no failure pending."""
     with Emulator() as running:
         yield running
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The time that limits and the cache read; tests move it."""
+    """Replace the clock of the limits and the cache. A test sets its time."""
     now = [1000.0]
     monkeypatch.setattr("deepseek_gateway.emulator._features.monotonic", lambda: now[0])
     return now

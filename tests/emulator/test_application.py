@@ -1,4 +1,4 @@
-"""How responses are delivered: cut, stalled, late, filled, reset; and crashes of the emulator itself."""
+"""Delivery of responses: cut, stalled, delayed, with filler, reset. Also crashes of the emulator itself."""
 
 import asyncio
 import http.client
@@ -148,7 +148,7 @@ def test_request_body_shorter_than_its_length_never_reaches_the_gateway(emulator
     assert len(emulator.requests) == 1
 
 
-def test_crash_in_the_emulator_is_answered_as_such_and_raised_at_the_end(
+def test_crash_in_the_emulator_is_answered_with_500_and_raised_at_the_end(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(*_: object) -> None:

@@ -43,11 +43,11 @@ ATTACK = "<img src=x onerror='window.run = 1'><script>window.run = 2</script></p
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
     driver = pytest.importorskip(
-        "playwright.sync_api", reason="Playwright is missing: see the dependency group `browser`"
+        "playwright.sync_api", reason="Playwright is not installed: see the dependency group `browser`"
     )
     path = shutil.which("chromium")
     if path is None:
-        pytest.skip("there is no command `chromium`, a package of that name in Debian")
+        pytest.skip("the command `chromium` is not installed; Debian has a package of the same name")
     with driver.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
         yield browser
@@ -56,7 +56,7 @@ def chromium() -> Iterator[Any]:
 
 @pytest.fixture
 def visit(chromium: Any) -> Iterator[Callable[..., Any]]:
-    """Open the page of an emulator; fail on script errors and on requests to other hosts."""
+    """Open the page of an emulator. Script errors and requests to other hosts fail the test."""
     troubles: list[str] = []
     contexts = []
 
@@ -66,7 +66,7 @@ def visit(chromium: Any) -> Iterator[Callable[..., Any]]:
         page = context.new_page()
         page.set_default_timeout(10_000)
         page.on("pageerror", lambda error: troubles.append(str(error)))
-        # Chromium also reports that the emulator is down, which is expected.
+        # Chromium also reports that the emulator is down. The tests expect that report.
         page.on("console", lambda said: None if "net::ERR_" in said.text else troubles.append(said.text))
         page.on("request", lambda request: troubles.append(request.url) if not request.url.startswith(at) else None)
         at = emulator.url
@@ -81,7 +81,7 @@ def visit(chromium: Any) -> Iterator[Callable[..., Any]]:
 
 
 def until(page: Any, holds: Callable[[], Any]) -> None:
-    """Wait in the test, because the policy of the page forbids Playwright to wait in it."""
+    """Wait in Python, because the page's security policy does not let Playwright wait in the page."""
     deadline = time.monotonic() + 10
     while not holds():
         assert time.monotonic() < deadline, page.locator("body").inner_text()
@@ -207,10 +207,10 @@ class TestInTheBrowser:
 
     @pytest.mark.parametrize("scheme", ["light", "dark"])
     @pytest.mark.parametrize("width", [1280, 400])
-    def test_page_is_readable_in_light_and_dark_wide_and_narrow(
+    def test_page_is_readable_light_or_dark_and_wide_or_narrow(
         self, visit: Callable[..., Any], scheme: str, width: int, tmp_path: Path
     ) -> None:
-        """Screenshots for a person go to the folder that SCREENSHOTS names."""
+        """The variable SCREENSHOTS names a folder for screenshots to look at."""
         folder = os.environ.get("SCREENSHOTS", str(tmp_path))
         with Emulator(cache_ttl=60) as emulator:
             page = visit(emulator, scheme=scheme, width=width)

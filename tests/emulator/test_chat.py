@@ -46,7 +46,7 @@ def test_chat_body_has_the_recorded_keys_in_the_recorded_order(
 
 
 @pytest.mark.parametrize("more", [{}, OFF, {"tools": [WEATHER, CLOCK]}, {"max_tokens": 5}, {"logprobs": True}])
-def test_chat_stream_joins_to_the_unstreamed_answer(emulator: Emulator, more: dict[str, Any]) -> None:
+def test_chat_stream_adds_up_to_the_unstreamed_answer(emulator: Emulator, more: dict[str, Any]) -> None:
     text = "Use get_weather and get_time."
     whole = chat(emulator, text, **more)["choices"][0]
     answer = send(emulator, PROVIDER, BOTH, ask(text=text, stream=True, **more))
@@ -115,7 +115,7 @@ def test_usage_is_on_the_last_chunk_and_include_usage_only_adds_nulls(
 
 
 @pytest.mark.parametrize(("top", "listed"), [(None, 0), (0, 0), (2, 2)])
-def test_logprobs_have_no_key_for_a_kind_without_tokens(emulator: Emulator, top: int | None, listed: int) -> None:
+def test_logprobs_omit_kinds_that_have_no_tokens(emulator: Emulator, top: int | None, listed: int) -> None:
     asked = {"logprobs": True} | ({} if top is None else {"top_logprobs": top})
     found = chat(emulator, **asked)["choices"][0]["logprobs"]
     assert list(found) == ["content", "reasoning_content"]
@@ -140,7 +140,7 @@ def test_balance_amounts_are_strings(emulator: Emulator) -> None:
     assert send(emulator, f"{HOST}/deepseek/user/balance").json == expected
 
 
-def test_fill_in_the_middle_is_served_under_beta_only(emulator: Emulator) -> None:
+def test_fill_in_the_middle_is_served_only_under_beta(emulator: Emulator) -> None:
     asked = {"model": "deepseek-flash", "prompt": "def f():", "suffix": "return 1", "max_tokens": 4}
     body = send(emulator, f"{HOST}/deepseek/beta/completions", BOTH, asked).json
     assert list(body) == ["id", "object", "created", "model", "choices", "usage", "system_fingerprint"]

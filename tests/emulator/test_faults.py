@@ -1,4 +1,4 @@
-"""Failures on demand: what may be asked for, and who makes which error."""
+"""Failures on demand: the arguments of `fail_next()`, and the form of each error."""
 
 import http.client
 import json
@@ -103,7 +103,7 @@ def test_every_gateway_code_fails_in_every_envelope(emulator: Emulator, code: in
         ),
     ],
 )
-def test_status_alone_is_deepseeks_documented_error(
+def test_status_alone_gives_the_error_that_deepseek_documents(
     emulator: Emulator, status: int, kind: str, code: str, message: str
 ) -> None:
     emulator.fail_next(status=status)
@@ -163,7 +163,7 @@ BUSY = b'{"error":{"message":"Service is too busy. We advise users to temporaril
     ],
 )
 @pytest.mark.parametrize("asked", [ask(), STREAM], ids=["plain", "stream"])
-def test_error_has_the_body_and_headers_of_its_maker(
+def test_error_has_the_body_and_headers_of_its_source(
     emulator: Emulator, fault: Any, status: int, content_type: str | None, body: bytes, by: str, asked: Any
 ) -> None:
     emulator.fail_next(**fault)
@@ -248,7 +248,7 @@ def test_error_event_beyond_the_stream_replaces_done(emulator: Emulator) -> None
         {"shape": "html", "status": 400, "message": "x"},
     ],
 )
-def test_failure_that_would_not_happen_as_asked_is_refused(emulator: Emulator, wrong: Any) -> None:
+def test_contradictory_or_incomplete_failure_is_refused(emulator: Emulator, wrong: Any) -> None:
     with pytest.raises(ValueError, match=r"^[A-Z].* .*[.]$"):
         emulator.fail_next(**wrong)
     assert emulator.pending == 0
@@ -285,7 +285,7 @@ def test_failure_with_an_argument_of_a_wrong_type_is_refused_at_once(emulator: E
         {"code": 2003, "headers": {"Content-Length": "5"}},
     ],
 )
-def test_failure_that_cannot_be_sent_is_raised_at_the_end(wrong: Any) -> None:
+def test_failure_that_cannot_be_sent_raises_at_the_end(wrong: Any) -> None:
     emulator = Emulator()
     emulator.fail_next(**wrong)
     broken = suppress(http.client.HTTPException, OSError)
@@ -299,7 +299,7 @@ def test_code_may_be_text_and_headers_latin_1(emulator: Emulator) -> None:
     assert (answer.status, answer.json["internalCode"], answer.headers["x-note"]) == (429, 2003, "\xfc b")
 
 
-def test_pending_counts_failures_that_have_not_struck(emulator: Emulator) -> None:
+def test_pending_counts_failures_that_have_not_happened(emulator: Emulator) -> None:
     counts = [emulator.pending]
     emulator.fail_next(status=503, times=2)
     emulator.fail_next(2003)
@@ -310,7 +310,7 @@ def test_pending_counts_failures_that_have_not_struck(emulator: Emulator) -> Non
     assert counts == [0, 3, 3, 2, 1, 0]
 
 
-def test_failures_strike_in_the_order_of_the_calls(emulator: Emulator) -> None:
+def test_failures_happen_in_the_order_of_the_fail_next_calls(emulator: Emulator) -> None:
     emulator.fail_next(status=503, times=2)
     emulator.fail_next(2003, message="Slow down", status=430)
     emulator.fail_next(9999, status=418, message="New")
@@ -323,7 +323,7 @@ def test_failures_strike_in_the_order_of_the_calls(emulator: Emulator) -> None:
 
 
 @pytest.mark.parametrize(("status", "asked"), [(524, 1), (520, 0), (502, 0)])
-def test_524_strikes_after_deepseek_was_asked_once(emulator: Emulator, status: int, asked: int) -> None:
+def test_524_happens_after_deepseek_was_asked_once(emulator: Emulator, status: int, asked: int) -> None:
     emulator.fail_next(status=status)
     refused = send(emulator, PROVIDER, KEY, ask()).status
     assert (refused, emulator.pending) == ((401, 1) if asked else (status, 0))

@@ -1,4 +1,4 @@
-"""The gateway's limits, its cache, and what a response costs."""
+"""The gateway's limits, its cache, and the cost of a response."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The labels, retries, timeouts and scanners of the gateway."""
+"""The gateway's headers, retries, timeouts and scanners."""
 
 import asyncio
 import json

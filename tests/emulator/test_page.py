@@ -41,7 +41,7 @@ class TestServing:
             assert send(emulator, "/", HTML, b"{}").status == 401
             assert len(emulator.requests) == 3
 
-    def test_page_may_load_and_run_nothing_but_itself(self) -> None:
+    def test_security_policy_lets_the_page_load_and_run_only_itself(self) -> None:
         with Emulator() as emulator:
             page, again = (send(emulator, "/", HTML) for _ in range(2))
         policy = page.headers["content-security-policy"]
@@ -99,12 +99,12 @@ class TestServing:
             assert send(emulator, PROVIDER, BOTH | {"host": host}, hi()).status == 200  # a custom domain
 
     @pytest.mark.parametrize("number", ["2", "0", "-1", "x", "1/2", "%D9%A1", "9" * 5000])
-    def test_exchange_that_is_not_kept_is_404(self, number: str) -> None:
+    def test_exchange_that_is_not_kept_is_answered_with_404(self, number: str) -> None:
         with Emulator() as emulator:
             send(emulator, PROVIDER, BOTH, hi())
             assert send(emulator, f"/_exchanges/{number}").status == 404
 
-    def test_settings_are_shown_without_secrets_of_the_user(self) -> None:
+    def test_settings_are_shown_without_the_secrets_of_the_user(self) -> None:
         with Emulator() as emulator, events(emulator) as stream:
             endpoint = f"{emulator.url}/v1/{'e' * 32}/emulator-gateway"
             assert emulator.environ == {
@@ -224,7 +224,7 @@ class TestRows:
         assert parts[-1]["line"] == f"{status or 'No status'} (cut off)"
         assert len(parts[-1]["body"]) == (300 if status else 0)
 
-    def test_row_of_a_stream_appears_while_it_goes_on(self) -> None:
+    def test_row_of_a_stream_appears_before_the_stream_ends(self) -> None:
         with Emulator() as emulator, events(emulator) as stream:
             emulator.fail_next(stall_after=500)
             address = emulator.url.removeprefix("http://")
@@ -268,7 +268,7 @@ class TestReconnecting:
             with events(emulator, last.format(run=run)) as stream:
                 assert stream.ended(1)["status"] == 200
 
-    def test_run_id_is_kept_by_a_second_block_and_not_by_another_emulator(self) -> None:
+    def test_run_id_stays_in_a_second_block_and_differs_in_another_emulator(self) -> None:
         runs = []
         emulator = Emulator()
         for each in (emulator, emulator, Emulator()):
@@ -286,7 +286,7 @@ class TestReconnecting:
 
     def test_watcher_is_removed_when_the_page_is_closed(self) -> None:
         with Emulator() as emulator:
-            watchers = emulator._record.watchers  # noqa: SLF001  # nothing public tells
+            watchers = emulator._record.watchers  # noqa: SLF001  # no public name shows the watchers
             with events(emulator):
                 assert len(watchers) == 1
             deadline = time.monotonic() + 5

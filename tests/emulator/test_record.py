@@ -17,7 +17,7 @@ def test_only_the_last_exchanges_are_kept() -> None:
         assert len(emulator.requests) == _record.MOST_EXCHANGES + 3
 
 
-def test_oldest_exchanges_go_when_all_are_too_large_but_the_newest_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_oldest_exchanges_are_dropped_above_the_size_limit_but_not_the_newest(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_record, "_MAX_BYTES", 23_000)
     with Emulator() as emulator, events(emulator) as stream:
         for number, size in enumerate((1000, 1000, 8000, 30_000), 1):

@@ -1,4 +1,4 @@
-"""Where a URL leads, who may pass, with which key, and with which model name."""
+"""Routes: URLs, authentication, the key that is forwarded, and the model name."""
 
 import re
 from typing import Any
@@ -14,15 +14,27 @@ from deepseek_gateway.emulator import Emulator
     [
         pytest.param(PROVIDER, BOTH, "deepseek-flash", "/chat/completions", id="provider"),
         pytest.param("/deepseek/chat/completions", BOTH, "deepseek-flash", "/chat/completions", id="provider, domain"),
-        pytest.param(f"{HOST}/deepseek/v1/chat/completions", BOTH, "deepseek-flash", "/v1/chat/completions", id="v1"),
         pytest.param(
-            f"{HOST}/deepseek/beta/chat/completions", BOTH, "deepseek-flash", "/beta/chat/completions", id="b"
+            f"{HOST}/deepseek/v1/chat/completions", BOTH, "deepseek-flash", "/v1/chat/completions", id="provider, v1"
+        ),
+        pytest.param(
+            f"{HOST}/deepseek/beta/chat/completions",
+            BOTH,
+            "deepseek-flash",
+            "/beta/chat/completions",
+            id="provider, beta",
         ),
         pytest.param(COMPAT, BOTH, "deepseek/deepseek-flash", "/chat/completions", id="compat"),
-        pytest.param("/compat/chat/completions", BOTH, "deepseek/deepseek-flash", "/chat/completions", id="compat, d."),
+        pytest.param(
+            "/compat/chat/completions", BOTH, "deepseek/deepseek-flash", "/chat/completions", id="compat, domain"
+        ),
         pytest.param(f"{AI}/chat/completions", REST, "deepseek/deepseek-flash", "/chat/completions", id="rest"),
         pytest.param(
-            PROVIDER.replace("emulator-gateway", "default"), BOTH, "deepseek-flash", "/chat/completions", id="d"
+            PROVIDER.replace("emulator-gateway", "default"),
+            BOTH,
+            "deepseek-flash",
+            "/chat/completions",
+            id="gateway named default",
         ),
         pytest.param(PROVIDER, TOKEN, "deepseek-flash", "/chat/completions", id="provider, stored key"),
         pytest.param(COMPAT, TOKEN, "deepseek/deepseek-flash", "/chat/completions", id="compat, stored key"),
@@ -150,7 +162,7 @@ def test_unknown_alias_error_lists_all_aliases() -> None:
         (f"{AI}/chat/completions", REST | {"cf-aig-byok-alias": "team"}, "deepseek/deepseek-flash", "a-key"),
     ],
 )
-def test_alias_selects_stored_key_on_provider_route_only(
+def test_alias_selects_a_stored_key_only_on_the_provider_route(
     path: str, headers: dict[str, str], model: str, key: str
 ) -> None:
     with Emulator(stored_keys={"default": "a-key", "team": "b-key"}) as emulator:
@@ -291,7 +303,7 @@ def test_rest_api_refuses_bad_requests_with_an_errors_list(
     assert emulator.requests[-1].upstream is None
 
 
-def test_rest_api_uses_no_stored_key_but_default() -> None:
+def test_rest_api_uses_only_the_stored_key_named_default() -> None:
     named = {"cf-aig-gateway-id": "emulator-gateway", "cf-aig-byok-alias": "team"}
     with Emulator(stored_keys={"team": "b-key"}) as emulator:
         answer = send(emulator, f"{AI}/responses", REST | named, {"model": "deepseek/deepseek-flash", "input": "x"})

@@ -36,7 +36,7 @@ def test_emulator_stops_at_once_with_connections_open() -> None:
     assert threading.active_count() == threads
 
 
-def test_stop_closes_connections_that_are_just_being_made(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stop_closes_connections_that_are_being_made(monkeypatch: pytest.MonkeyPatch) -> None:
     left_over: list[str] = []
     monkeypatch.setattr(sys, "unraisablehook", lambda said: left_over.append(repr(said.exc_value)))
     for attempt in range(40):
@@ -105,7 +105,7 @@ def test_many_emulators_run_at_once_and_stay_apart() -> None:
             emulator.__exit__(None, None, None)
 
 
-def test_async_with_serves() -> None:
+def test_emulator_serves_in_an_async_with_block() -> None:
     async def main() -> int:
         async with Emulator() as emulator:
             return (await asyncio.to_thread(send, emulator, PROVIDER, BOTH, ask())).status

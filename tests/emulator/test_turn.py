@@ -1,4 +1,4 @@
-"""What the emulated DeepSeek answers: text, tool calls, JSON, and where limits cut them."""
+"""The answers of the emulated DeepSeek: text, tool calls and JSON, and the limits that cut them."""
 
 import json
 import re
@@ -45,7 +45,7 @@ def test_token_counts_add_up_and_cached_tokens_come_in_blocks_of_128(emulator: E
         ("deepseek-reasoner", "deepseek-flash"),
     ],
 )
-def test_retired_models_are_served_by_flash_under_its_name(emulator: Emulator, asked: str, served: str) -> None:
+def test_retired_model_is_served_as_deepseek_flash(emulator: Emulator, asked: str, served: str) -> None:
     body = send(emulator, PROVIDER, BOTH, ask(asked)).json
     assert body["model"] == served
     assert ("reasoning_content" in body["choices"][0]["message"]) == (asked != "deepseek-chat")

@@ -1,4 +1,4 @@
-"""The parts of a request that are kept."""
+"""Received requests: the parts that are kept, and the metadata."""
 
 from typing import Any
 
