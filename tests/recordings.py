@@ -1,4 +1,4 @@
-"""Read the recorded DeepSeek traffic beside the checkout. Its INDEX.md names the source of each folder."""
+"""Read recorded DeepSeek traffic from outside the checkout. INDEX.md there names the source of each folder."""
 
 import functools
 import json

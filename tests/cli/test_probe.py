@@ -1,4 +1,4 @@
-"""`deepseek-gateway doctor`, the completion: a refusal or a failed connection fails one check, with its remedy."""
+"""`deepseek-gateway doctor`, the completion: a refusal or a failed connection fails one check and names a remedy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The public names. A change of these names changes this file and the changelog."""
+"""The public names. If you add or remove a name, change this list and the changelog."""
 
 from __future__ import annotations
 

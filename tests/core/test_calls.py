@@ -305,9 +305,8 @@ class TestLog:
         caplog.set_level(logging.INFO, logger="deepseek_gateway")
         with pytest.raises(openai.APIConnectionError):
             call(config_at(gateway, endpoint="http://127.0.0.1:9"), chat, max_retries=0)
-        assert (
-            "POST /chat/completions no answer (Connect" in caplog.text
-        )  # ConnectError, or ConnectTimeout with aiohttp
+        # The exception is ConnectError, or ConnectTimeout with aiohttp.
+        assert "POST /chat/completions no answer (Connect" in caplog.text
 
     def test_log_lines_name_neither_account_nor_gateway_nor_host_nor_secret(
         self, call: Call, gateway: Loopback, config_at: ConfigAt, caplog: pytest.LogCaptureFixture

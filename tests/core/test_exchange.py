@@ -118,7 +118,7 @@ def test_login_in_netrc_is_not_sent_with_a_stored_key(
 
 
 class TestCredentialsPerCall:
-    """A key or header that is given for a call, a copy or a client beats the configured one."""
+    """A key or header that is given for a call, a copy or a client beats the configured key or header."""
 
     @pytest.mark.parametrize(
         ("route", "settings", "expected"),

@@ -1,4 +1,4 @@
-"""`long_history()`: the bytes on the wire are those that the SDK would have sent."""
+"""`long_history()` puts the same bytes on the wire as the SDK alone."""
 
 from __future__ import annotations
 

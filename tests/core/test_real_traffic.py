@@ -26,10 +26,8 @@ from deepseek_gateway.emulator import Emulator
 
 pytestmark = recordings.required
 
-ROUTES = {
-    "provider": ("deepseek", ""),
-    "compat": ("compat", "deepseek/"),
-}  # the end of the base URL, the prefix of the model
+# Route -> the end of the base URL, and the prefix of the model.
+ROUTES = {"provider": ("deepseek", ""), "compat": ("compat", "deepseek/")}
 # These send tools, but not the thoughts of an earlier answer. DeepSeek accepted them, although it documents a refusal.
 WITHOUT_THOUGHTS = {f"{recordings.RIG}/prompt_caching__{kind}_probe.yaml#3" for kind in ("blocking", "streaming")}
 FLAVOURS = {"sync": create_client, "async": create_async_client}

@@ -16,7 +16,7 @@ def emulator() -> Iterator[Emulator]:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Replace the clock of the limits and the cache. A test sets its time."""
+    """Replace the clock of the limits and the cache. A test sets the time."""
     now = [1000.0]
     monkeypatch.setattr("deepseek_gateway.emulator._features.monotonic", lambda: now[0])
     return now

@@ -201,7 +201,7 @@ def test_command_runs_unchanged(command: str, tmp_path: Path) -> None:
         printed = ""
         if serves:
             assert process.stdout
-            printed = process.stdout.readline()  # it is running
+            printed = process.stdout.readline()  # the emulator is running now
             process.send_signal(signal.SIGINT)
         rest, errors = process.communicate(timeout=60)
         printed += rest
