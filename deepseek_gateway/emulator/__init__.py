@@ -27,6 +27,7 @@ Known gaps:
 
 - Files and images are accepted and ignored. There is no endpoint for files.
 - DeepSeek's Anthropic format, and the gateway's universal endpoint and WebSockets, are missing.
+- JSON answers and tool arguments ignore some keywords of their schema, such as `pattern`, `not` and `uniqueItems`.
 - Prefix completion and strict tools are accepted everywhere, and have no effect.
 - Retired model names are served as DeepSeek served them in September 2026. By now DeepSeek refuses some accounts.
 - Providers other than DeepSeek are known by name and never answer.

@@ -10,6 +10,7 @@ from deepseek_gateway.emulator._errors import DESERIALIZE, Refusal, deepseek_ref
 from deepseek_gateway.emulator._ids import digest
 from deepseek_gateway.emulator._json import Json, mapping, parse, sequence
 from deepseek_gateway.emulator._models import MAX_TOKENS, MODELS, RETIRED
+from deepseek_gateway.emulator._schema import schema_in
 from deepseek_gateway.emulator._wire import JSON_TYPE, ReceivedRequest
 
 _ROLES = ("system", "user", "assistant", "tool", "latest_reminder")
@@ -21,7 +22,7 @@ class Prompt:
     """A question, from whichever endpoint.
 
     `tools` are bare functions (`name`, `parameters`). `choice` is `auto`, `none`, `required` or the name of a function.
-    `schema` is the JSON schema that the text must fit, an empty one for JSON mode.
+    `schema` is the JSON schema that the text must fit, an empty one for JSON mode without a schema in the prompt.
     """
 
     seed: str
@@ -83,7 +84,7 @@ def chat_prompt(body: Body) -> Prompt:
         thinking=thinking,
         tools=tuple(mapping(mapping(tool).get("function")) for tool in sequence(fields.get("tools"))),
         choice=_choice(fields.get("tool_choice"), thinking=thinking),
-        schema={} if _json_mode(fields) else None,
+        schema=_schema(messages) if _json_mode(fields) else None,
         stop=_stops(fields.get("stop")),
     )
 
@@ -168,6 +169,19 @@ def _json_mode(fields: Json) -> bool:
         use = "to use 'response_format' of type 'json_object'."
         raise deepseek_refusal(f"Prompt must contain the word 'json' in some form {use}")
     return bool(kind == "json_object")
+
+
+def _schema(messages: list[Json]) -> Json:
+    """Return the schema in the first system message that holds one: DeepSeek follows it, and enforces nothing."""
+    texts = (text_of(message.get("content")) for message in messages if message["role"] == "system")
+    return next((schema for text in texts if (schema := schema_in(text))), Json())
+
+
+def text_of(content: object) -> str:
+    """Return the text of a message's content, which is a string or a list of parts."""
+    if isinstance(content, str):
+        return content
+    return "".join(str(mapping(part).get("text", "")) for part in sequence(content))
 
 
 def _limit(value: object) -> int | None:

@@ -6,8 +6,9 @@ The whole body and the stream are two ways to write the same tokens, so they can
   four tokens more than its text. All but the last message counts as cached, in blocks of 128 (recorded).
 - **Text**: one sentence that names the emulator and repeats the question, or the results of the tools just called.
 - **Tools**: unless the last message is a tool's result, the tools named in it are called, else the first tool. A forced
-  `tool_choice` is obeyed. Arguments are the simplest that fit the JSON schema, required ones only.
-- **JSON mode** answers `{"answer": ..., "question": ...}`. `/responses` with a JSON schema answers what fits it.
+  `tool_choice` is obeyed. Arguments are the smallest that fit the JSON schema (`_schema`).
+- **JSON** is the smallest value that fits the schema. Chat takes the schema from a system message, `/responses` from
+  the request. Without a schema it is `{"answer": ..., "question": ...}`.
 - `max_tokens` cuts the list of tokens: in the thinking (content stays empty), in the text or in the arguments.
 """
 
@@ -18,10 +19,10 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import Literal
 
-from deepseek_gateway.emulator._example import example
 from deepseek_gateway.emulator._ids import digest
-from deepseek_gateway.emulator._json import mapping, sequence
-from deepseek_gateway.emulator._prompt import Prompt
+from deepseek_gateway.emulator._json import mapping
+from deepseek_gateway.emulator._prompt import Prompt, text_of
+from deepseek_gateway.emulator._schema import smallest
 
 _SENTENCE = "This is a canned answer from the local AI Gateway emulator."
 _THINKING = "No model runs here, so a canned answer has to do."
@@ -68,7 +69,7 @@ class Turn:
         """The numbers of prompt, cached prompt, completion and thinking tokens."""
         messages = self.prompt.messages
         calls = [json.dumps(message["tool_calls"]) if message.get("tool_calls") else "" for message in messages]
-        texts = [_text_of(message.get("content")) for message in messages]
+        texts = [text_of(message.get("content")) for message in messages]
         costs = [4 + len(_split(text)) + len(_split(call)) for text, call in zip(texts, calls, strict=True)]
         tools = len(_split(json.dumps(self.prompt.tools))) if self.prompt.tools else 0
         thought = sum(token.kind == "reasoning_content" for token in self.tokens)
@@ -96,18 +97,18 @@ def _calls(prompt: Prompt) -> list[tuple[str, str]]:
     forced = prompt.choice not in {"auto", "none"}
     if not prompt.tools or prompt.choice == "none" or (last.get("role") == "tool" and not forced):
         return []
-    text = _text_of(last.get("content"))
+    text = text_of(last.get("content"))
     by_name = {str(tool.get("name")): tool for tool in prompt.tools}
     named = [name for name in by_name if re.search(rf"\b{re.escape(name)}\b", text)]
     names = [prompt.choice] if prompt.choice in by_name else named or list(by_name)[:1]
-    values = [example({"type": "object"} | mapping(by_name[name].get("parameters"))) for name in names]
+    values = [smallest({"type": "object"} | mapping(by_name[name].get("parameters"))) for name in names]
     return [(name, json.dumps(value, ensure_ascii=False)) for name, value in zip(names, values, strict=True)]
 
 
 def _content(prompt: Prompt) -> str:
     if prompt.schema:
-        return json.dumps(example(prompt.schema), ensure_ascii=False)
-    said = [(message.get("role"), _text_of(message.get("content"))) for message in prompt.messages]
+        return json.dumps(smallest(prompt.schema), ensure_ascii=False)
+    said = [(message.get("role"), text_of(message.get("content"))) for message in prompt.messages]
     question = next((text for role, text in reversed(said) if role == "user"), "")
     if len(question) > _MAX_ECHO:
         question = question[:_MAX_ECHO] + "…"
@@ -121,10 +122,3 @@ def _content(prompt: Prompt) -> str:
 def _split(text: str) -> list[str]:
     """Return the tokens of `text`; joined, they are the text again."""
     return re.findall(r"\s?\w{1,12}|\s?[^\w\s]|\s", text)
-
-
-def _text_of(content: object) -> str:
-    """Return the text of a message's content, which is a string or a list of parts."""
-    if isinstance(content, str):
-        return content
-    return "".join(str(mapping(part).get("text", "")) for part in sequence(content))
