@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from ._settings import VARIABLE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from ._settings import Route
 
@@ -45,10 +45,14 @@ class RequestFacts:
 
     def hide(self, text: str) -> str:
         """Replace every credential that was sent, or is configured, in a text that somebody else wrote."""
-        for secret in self.secrets:
-            if len(secret) >= _SHORTEST_SECRET:
-                text = text.replace(secret, REDACTED)
-        return text
+        return hide(text, self.secrets)
+
+
+def hide(text: str, secrets: Iterable[str]) -> str:
+    for secret in secrets:
+        if len(secret) >= _SHORTEST_SECRET:
+            text = text.replace(secret, REDACTED)
+    return text
 
 
 class Code(NamedTuple):

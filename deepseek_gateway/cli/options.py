@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import typer
 from typer.core import TyperGroup
 
-from deepseek_gateway._codes import REDACTED, RequestFacts, deepseek_remedy
+from deepseek_gateway._codes import REDACTED, RequestFacts, deepseek_remedy, hide
 from deepseek_gateway._config import GatewayConfig, complaint, look_up
 from deepseek_gateway._settings import SETTINGS, VARIABLE, Route
 
@@ -60,9 +60,7 @@ def printable(text: str) -> str:
 
 def without_secrets(text: str, settings: Mapping[str, object]) -> str:
     """Redact every secret of the settings, and the part of a key that DeepSeek repeats, in somebody else's text."""
-    for setting in SETTINGS:
-        if setting.secret and (secret := settings.get(setting.field)):
-            text = text.replace(str(secret), REDACTED)
+    text = hide(text, (str(settings.get(setting.field) or "") for setting in SETTINGS if setting.secret))
     return _PART_OF_A_KEY.sub(rf"\1{REDACTED}", text)
 
 
