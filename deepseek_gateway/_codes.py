@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 REDACTED = "[redacted]"
 _SHORTEST_SECRET = 8  # a shorter text is an ordinary word, and replacing it would spoil the message
 
-_ACCOUNT, _GATEWAY, _KEY, _TOKEN, _ENDPOINT = (
-    VARIABLE[name] for name in ("account_id", "gateway_id", "api_key", "gateway_token", "endpoint")
+_ACCOUNT, _GATEWAY, _KEY, _TOKEN, _ENDPOINT, _MODEL = (
+    VARIABLE[name] for name in ("account_id", "gateway_id", "api_key", "gateway_token", "endpoint", "model")
 )
 
 
@@ -147,13 +147,13 @@ def _key_refused(facts: RequestFacts) -> str:
 
 
 DEEPSEEK: tuple[tuple[int, str, str | Callable[[RequestFacts], str]], ...] = (
-    (400, "supported api model names", "use a name from that list; deepseek-chat and deepseek-reasoner are retired"),
+    (400, "supported api model names", f"use a name from that list, or set {_MODEL} to one in place of OpenAI's names"),
     (400, "does not support this tool_choice", 'pass extra_body={"thinking": {"type": "disabled"}} to force a tool'),
     (400, "reasoning_content", "give earlier assistant messages back whole, with their reasoning_content"),
-    (400, "response_format", "chat takes json_object only; json_schema works with client.responses"),
+    (400, "response_format", "chat takes json_object only; with adapt=True, json_schema is translated"),
     (400, "maximum context length", "shorten the messages"),
     (400, "content exists risk", "DeepSeek's content filter refused the prompt; change the prompt"),
-    (400, "unknown variant `developer`", "use the role system in place of developer"),
+    (400, "unknown variant `developer`", "use the role system; with adapt=True, developer is translated"),
     (401, "", _key_refused),
     (402, "", "the balance of the DeepSeek account is used up; top it up at platform.deepseek.com"),
     (429, "", "make fewer calls at a time; DeepSeek limits concurrency, and the limit falls with the balance"),
