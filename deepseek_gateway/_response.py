@@ -17,7 +17,7 @@ Object: TypeAlias = dict[str, Any]
 
 _ERRORS, _SERVER_ERRORS = range(400, 600), range(500, 600)
 _BEGINNING = 512
-_LONGEST_LINE = 300
+_LONGEST_LINE, _LONGEST_PAGE = 300, 65_536
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,8 +184,10 @@ def _upstream(status: int, text: str, original: Any, facts: RequestFacts) -> Fau
 
 def _one_line(text: str) -> str:
     """Shorten a text, or an HTML page to its title or words, to one line for a message."""
+    text = text[:_LONGEST_PAGE]
     if text.lstrip().startswith("<"):
-        title = re.search(r"<title[^>]*>(.*?)</title>", text, re.DOTALL | re.IGNORECASE)
-        text = title.group(1) if title else re.sub(r"<[^>]*>", " ", text)
+        # No part of these patterns runs past the next "<", so that the time grows with the length only.
+        title = re.search(r"<title[^<>]*>([^<]*)</title>", text, re.IGNORECASE)
+        text = title.group(1) if title else re.sub(r"<[^<>]*>", " ", text)
     text = " ".join(text.split())
     return (text[:_LONGEST_LINE] + "…" if len(text) > _LONGEST_LINE else text) or "an empty body"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import TYPE_CHECKING, Any
 
 import openai
@@ -53,6 +54,15 @@ class TestUpstreamErrors:
         assert error.body["message"].startswith(f"{status} from DeepSeek: ")
         assert said in error.body["message"]
         assert len(gateway.received) == requests
+
+    @pytest.mark.parametrize("start", ["<title>", "<", "<title", "< ", "<title></title"])
+    def test_page_of_repeated_tags_is_read_in_time_that_grows_with_its_length(
+        self, call: Call, gateway: Loopback, config_at: ConfigAt, start: str
+    ) -> None:
+        gateway.answer = lambda _: Answer(start.encode() * 100_000, 400, {**LOGGED, "content-type": "text/html"})
+        began = time.perf_counter()
+        failing(call, config_at(gateway))
+        assert time.perf_counter() - began < 5  # it took minutes when the time grew with the square
 
     @pytest.mark.parametrize("body", [b"[" * 100_000, b'{"error":' * 50_000], ids=["lists", "objects"])
     def test_json_error_nested_too_deeply_to_parse_is_treated_as_text(
