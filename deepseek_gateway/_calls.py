@@ -9,7 +9,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ._request import asked_for
+from ._request import asked_for, whole_number
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
@@ -111,18 +111,17 @@ class GatewayCall:
 
 def call_from(request: Any, route: Route | None = None) -> GatewayCall:
     """Begin a call with what the request of the SDK says."""
-    retry = request.headers.get("x-stainless-retry-count", "")
-    return GatewayCall(retry=int(retry) if retry.isdecimal() else 0, model=asked_for(request)[0], route=route)
+    retry = whole_number(request.headers.get("x-stainless-retry-count")) or 0
+    return GatewayCall(retry=retry, model=asked_for(request)[0], route=route)
 
 
 def note_response(call: GatewayCall, status: int, headers: Mapping[str, str]) -> None:
     """Add what the status and the headers of a response report."""
-    step = headers.get("cf-aig-step", "")
     call.status = status
     call.cache_status = headers.get("cf-aig-cache-status")
     call.log_id = headers.get("cf-aig-log-id")
     call.event_id = headers.get("cf-aig-event-id")
-    call.step = int(step) if step.isdecimal() else None
+    call.step = whole_number(headers.get("cf-aig-step"))
     call.provider = headers.get("cf-aig-provider")
     call.model = headers.get("cf-aig-model") or call.model
     call.ray_id = headers.get("cf-ray")

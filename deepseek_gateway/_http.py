@@ -58,19 +58,19 @@ class GatewayHttpClient(_Seam, openai.DefaultHttpxClient):
         exchange = Exchange(request, self._destination, streamed=stream)
         if exchange.answer is not None:
             return exchange.answer
+        response = None
         try:
             response = super().send(exchange.outgoing, stream=True, **self._options_for(exchange, options))
             if self._keep_alive_later:
                 set_keep_alive(response)
             if exchange.received(response):
-                try:
-                    response.read()
-                finally:
-                    response.close()
+                response.read()
+            return exchange.incoming(response)
         except BaseException as error:
+            if response is not None:
+                response.close()
             exchange.failed(error)
             raise
-        return exchange.incoming(response)
 
     def __del__(self) -> None:  # of a client that was dropped without close(), as the SDK's own client does
         with suppress(Exception):
@@ -82,20 +82,20 @@ class _AsyncSeam(_Seam):
         exchange = Exchange(request, self._destination, streamed=stream)
         if exchange.answer is not None:
             return exchange.answer
+        response = None
+        client: Any = super()
         try:
-            client: Any = super()
             response = await client.send(exchange.outgoing, stream=True, **self._options_for(exchange, options))
             if self._keep_alive_later:
                 set_keep_alive(response)
             if exchange.received(response):
-                try:
-                    await response.aread()
-                finally:
-                    await response.aclose()
+                await response.aread()
+            return exchange.incoming(response)
         except BaseException as error:
+            if response is not None:
+                await response.aclose()
             exchange.failed(error)
             raise
-        return exchange.incoming(response)
 
     def __del__(self) -> None:  # as above
         with suppress(Exception):

@@ -169,6 +169,11 @@ def redact(headers: httpx.Headers) -> None:
             headers[name.decode()] = REDACTED
 
 
+def whole_number(text: str | None) -> int | None:
+    """Read a number of a header. Python refuses to read one of several thousand digits."""
+    return int(text) if text and re.fullmatch("[0-9]{1,9}", text) else None
+
+
 def loaded_body(request: httpx.Request) -> bytes | None:
     try:
         return request.content
@@ -244,7 +249,6 @@ def model_on(route: Route, model: str) -> str:
 def request_facts(request: httpx.Request, config: GatewayConfig) -> RequestFacts:
     """Say what is known of a request, as it was sent with its credentials. Nothing else makes `RequestFacts`."""
     headers = request.headers
-    attempts = headers.get("cf-aig-max-attempts", "")
     authorization = "authorization" in headers
     given = [headers.get(name.decode(), "").removeprefix("Bearer ") for name in _CREDENTIALS]
     return RequestFacts(
@@ -254,6 +258,6 @@ def request_facts(request: httpx.Request, config: GatewayConfig) -> RequestFacts
         gateway_token=authorization if config.route == "rest" else "cf-aig-authorization" in headers,
         key_is_stored=config.route == "rest" or config.api_key is None,
         model=asked_for(request)[0],
-        max_attempts=int(attempts) if attempts.isdecimal() else 1,
+        max_attempts=whole_number(headers.get("cf-aig-max-attempts")) or 1,
         secrets=tuple(filter(None, [*given, config.api_key, config.gateway_token])),
     )

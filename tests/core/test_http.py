@@ -13,7 +13,7 @@ import pytest
 from calling import KEY, TOKEN, chat, one_by_one
 from loopback import Answer, Loopback, completion, serve
 
-from deepseek_gateway import create_client
+from deepseek_gateway import create_client, record_calls
 from deepseek_gateway._request import PLACEHOLDER
 
 if TYPE_CHECKING:
@@ -388,3 +388,24 @@ class TestRepeatedCalls:
         call(config_at(gateway), chat)
         assert [r.header("authorization") for r in gateway.received] == [f"Bearer {KEY}"] * 3
         assert [r.header("x-stainless-retry-count") for r in gateway.received] == ["0", "1", "2"]
+
+
+NUMBERS = {
+    "5,000 digits": "9" * 5000,
+    "letters": "one",
+    "sign": "-1",
+    "digits of another script": "\u00b2",
+    "empty": "",
+}
+
+
+@pytest.mark.parametrize("number", NUMBERS.values(), ids=NUMBERS)
+def test_unreadable_number_in_a_header_costs_neither_the_answer_nor_its_connection(
+    call: Call, gateway: Loopback, config_at: ConfigAt, number: str
+) -> None:
+    gateway.answer = lambda request: Answer(completion(request).body, headers={"cf-aig-step": number})
+    with record_calls() as calls:
+        two = [chat, lambda client: chat(client, extra_headers={"cf-aig-max-attempts": "9" * 5000})]
+        call(config_at(gateway), lambda client: one_by_one(client, two))
+    assert [recorded.step for recorded in calls] == [None, None]
+    assert gateway.connections == 1
