@@ -15,7 +15,7 @@ from ._codes import deepseek_remedy
 from ._events import as_events
 from ._request import RefusedRequestError, asked_for, body_to_send, loaded_body, redact, request_facts
 from ._response import Fault, explain, final, hidden_fault, may_hold_a_fault, not_a_stream, redirect_refused, request_id
-from ._stream import DONE, TERMINAL, CheckedBody, Watcher
+from ._stream import CheckedBody, DoneMark, TerminalEvent, Watcher, begins_like_events
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -134,7 +134,8 @@ class Exchange:
         if success and self._recorders and self._call:
             self._call.usage = usage_in(response.content)
         given = self._success(response) if success else self._failure(response)
-        self._ended()
+        if not isinstance(given.stream, CheckedBody):
+            self._ended()
         return given
 
     def _failure(self, response: httpx.Response) -> httpx.Response:
@@ -157,20 +158,24 @@ class Exchange:
             return _explained(fault, response)
         if not self._streamed:
             return response
-        if not asked_for(self.request)[1]:  # the caller reads the body, as if nobody had read it yet
-            return _with_body(response, 200, stream=httpx.ByteStream(body))
+        status = response.status_code
+        unread = _with_body(response, status, stream=httpx.ByteStream(body))
+        if begins_like_events(body):  # whatever it is labelled
+            return self._checked(unread)
+        if not asked_for(self.request)[1]:
+            return unread
         try:
             events = as_events(json.loads(body))
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
             return _explained(not_a_stream(_content_type(response), response.text, self.facts), response)
-        return _with_body(response, 200, content=events, headers=[(b"content-type", _EVENT_STREAM.encode())])
+        return _with_body(response, status, content=events, headers=[(b"content-type", _EVENT_STREAM.encode())])
 
     def _checked(self, response: httpx.Response) -> httpx.Response:
         """Have a body looked at as it passes: an event stream for its end, any body for when it is closed."""
         path, end = self.request.url.path, None
         is_stream = _content_type(response).startswith(_EVENT_STREAM) or asked_for(self.request)[1]
         if is_stream and path.endswith(("/completions", "/responses")):
-            end = TERMINAL if path.endswith("/responses") else DONE
+            end = TerminalEvent() if path.endswith("/responses") else DoneMark()
         elif self._call is None:
             return response
         timeouts = self.outgoing.extensions.get("timeout", {})

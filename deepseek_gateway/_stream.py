@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import openai
 from anyio import move_on_after
 
-from ._response import may_hold_a_fault
+from ._response import json_object, may_hold_a_fault
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Generator, Iterator
@@ -22,14 +22,90 @@ else:
 # After the last event, wait at most this long, and for at most this many bytes, so that the connection can be reused.
 _DRAIN_SECONDS, _DRAIN_BYTES = 0.1, 16_384
 _LONGEST_ERROR = 65_536
-_LONGEST_LINE = 1_048_576
+_LONGEST_LINE = 16_777_216
 _KEPT = 128
+_LINE_ENDS = 3  # of the four bytes of two line ends, these may have come before a chunk
 
-DONE, TERMINAL = "[DONE]", "its last event"
 _DONE = re.compile(rb"\ndata: ?\[DONE\]")
-_TERMINAL = re.compile(rb'"type": ?"response\.(?:completed|failed|incomplete)"|\nevent: ?error\s')
+_TERMINAL = {"response.completed", "response.failed", "response.incomplete"}
 _FILLER = re.compile(rb"\A(?:\s|:[^\n]*\n)*")
+_FIELD = re.compile(rb"(?:\s|:[^\n]*\n)*(?:data|event|id|retry):")
 _FIRST_EVENT = re.compile(rb"(?:\s|:[^\n]*\n)*(?:(?:event|id|retry):[^\n]*\n)*data: ?(\{[^\n]*\})(?:\r?\n\r?\n|\s*\Z)")
+
+
+def begins_like_events(body: bytes) -> bool:
+    """Whether a body begins like an event stream."""
+    return _FIELD.match(body) is not None
+
+
+class Lines:
+    """Puts the chunks of a body together to lines."""
+
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+        self._size = 0
+
+    def feed(self, chunk: bytes) -> list[bytes]:
+        """Give the lines that end in a chunk, without their line ends."""
+        *ended, rest = chunk.split(b"\n")
+        lines: list[bytes] = []
+        for part in ended:
+            lines.append(self.rest + part)
+            self._parts, self._size = [], 0
+        self._parts.append(rest)
+        self._size += len(rest)
+        if self._size > _LONGEST_LINE:
+            self._parts, self._size = [b"data: (too long)"], 0
+        return lines
+
+    @property
+    def rest(self) -> bytes:
+        """The line that has not ended yet."""
+        return b"".join(self._parts)
+
+
+class DoneMark:
+    """The end of a chat stream: `data: [DONE]`."""
+
+    name = "[DONE]"
+
+    def __init__(self) -> None:
+        self.reached = self.optional = False
+        self._tail = b"\n"
+
+    def feed(self, chunk: bytes) -> None:
+        window = self._tail + chunk
+        if b"[DONE]" in window:  # a regular expression alone takes far longer
+            self.reached = self.reached or _DONE.search(window) is not None
+        self._tail = window[-_KEPT:]
+
+
+class TerminalEvent:
+    """The end of a stream of `/responses`: a terminal event, whole.
+
+    The event is known by its `event:` line, where there is one, else by `type` in its own object. The same words inside
+    an event are data. After an error event the stream may end, and it may go on as well.
+    """
+
+    name = "its last event"
+
+    def __init__(self) -> None:
+        self.reached = self.optional = False
+        self._lines = Lines()
+        self._kind = ""
+
+    def feed(self, chunk: bytes) -> None:
+        for line in self._lines.feed(chunk):
+            text = line.rstrip(b"\r")
+            if text.startswith(b"event:"):
+                self._kind = text[6:].strip().decode("utf-8", "replace")
+            elif not self._kind and text.startswith(b"data:") and b'"response.' in text:
+                kind: object = (json_object(text[5:]) or {}).get("type")
+                self._kind = kind if isinstance(kind, str) else ""
+            elif not text:
+                self.reached = self.reached or self._kind in _TERMINAL
+                self.optional = self.optional or self._kind == "error"
+                self._kind = ""
 
 
 class Watcher(NamedTuple):
@@ -49,7 +125,9 @@ class CheckedBody(httpx.SyncByteStream, httpx.AsyncByteStream):
     Events are not parsed, but a gateway error in place of the first event is explained.
     """
 
-    def __init__(self, response: httpx.Response, end: str | None, timeouts: dict[str, Any], watcher: Watcher) -> None:
+    def __init__(
+        self, response: httpx.Response, end: DoneMark | TerminalEvent | None, timeouts: dict[str, Any], watcher: Watcher
+    ) -> None:
         """Take the place of the body of a response, which has not been read.
 
         `end` is None for a body that is only passed on. `timeouts` are those of the request that was sent.
@@ -57,21 +135,18 @@ class CheckedBody(httpx.SyncByteStream, httpx.AsyncByteStream):
         self._response = response
         self._inner: Any = response.stream
         self._end = end
-        self._marks = _DONE if end == DONE else _TERMINAL
-        self._hint = b"[DONE]" if end == DONE else b""  # searched first: a regular expression takes far longer
         self._timeouts = timeouts
         self._watcher = watcher
         encoded = "content-encoding" in response.headers
         # The end of a stream is found in plain text only.
         self.decoded = end is not None and encoded
         self._on_line = watcher.on_line if self.decoded or not encoded else None
-        self._line = b""
+        self._lines = Lines()
         self._chunks: Any = None
         self._ended = False
         self._arrived = 0
-        self._started = self._seen = False
+        self._started = False
         self._held = b""
-        self._tail = b"\n"
 
     @property
     def elapsed(self) -> Any:
@@ -88,7 +163,7 @@ class CheckedBody(httpx.SyncByteStream, httpx.AsyncByteStream):
                 for chunk in self._chunks:
                     if passed := self._feed(chunk):
                         yield passed
-                        if self._complete:
+                        if self._end and self._end.reached:
                             return
                 self._ended = True
                 if rest := self._rest():
@@ -107,7 +182,7 @@ class CheckedBody(httpx.SyncByteStream, httpx.AsyncByteStream):
                 async for chunk in self._chunks:
                     if passed := self._feed(chunk):
                         yield passed
-                        if self._complete:
+                        if self._end and self._end.reached:
                             return
                 self._ended = True
                 if rest := self._rest():
@@ -147,34 +222,33 @@ class CheckedBody(httpx.SyncByteStream, httpx.AsyncByteStream):
 
     def _closed(self) -> None:
         if self._on_line:
-            self._on_line(self._line)  # a body that is no stream may end without a line end
+            self._on_line(self._lines.rest)  # a body that is no stream may end without a line end
         self._watcher.on_close()
 
     def _feed(self, chunk: bytes) -> bytes:
         """Look at a network chunk and give what to pass on: the chunk itself, except for an error at the start."""
         if self._on_line:
-            *lines, self._line = (self._line + chunk).split(b"\n")
-            for line in lines:
+            for line in self._lines.feed(chunk):
                 self._on_line(line)
-            if len(self._line) > _LONGEST_LINE:
-                self._line = b""
         if self._end is None:
             return chunk
         self._arrived += len(chunk)
-        window = self._tail + chunk
-        if not self._seen and self._hint in window:
-            self._seen = bool(self._marks.search(window))
-        self._tail = window[-_KEPT:]
+        self._end.feed(chunk)
         return chunk if self._started else self._begin(chunk)
 
     def _begin(self, chunk: bytes) -> bytes:
-        self._held += chunk
-        begun = _FILLER.sub(b"", self._held, count=1)
-        whole = b"\n\n" in begun or b"\r\n\r\n" in begun
-        if not whole and len(begun) < _LONGEST_ERROR and (len(begun) < _KEPT or may_hold_a_fault(begun)):
-            return b""
+        """Hold the first event until it is whole, for an error in it. The comments before it pass at once."""
+        held = self._held + chunk
+        filler = _FILLER.match(held)
+        begins = filler.end() if filler else 0
+        passed, self._held = held[:begins], held[begins:]
+        new = self._held[-len(chunk) - _LINE_ENDS :]  # the rest has been searched
+        whole = b"\n\n" in new or b"\r\n\r\n" in new
+        size = len(self._held)
+        if not whole and size < _LONGEST_ERROR and (size < _KEPT or may_hold_a_fault(self._held)):
+            return passed
         self._started = True
-        return self._rest()
+        return passed + self._rest()
 
     def _rest(self) -> bytes:
         """Give what was held back, with an error in the first event explained."""
@@ -184,14 +258,10 @@ class CheckedBody(httpx.SyncByteStream, httpx.AsyncByteStream):
         return b"data: " + explained + b"\n\n" + held[event.end() :] if event and explained else held
 
     @property
-    def _complete(self) -> bool:
-        """Whether the end has been seen. A terminal event must have arrived whole."""
-        return self._seen and (self._marks is _DONE or self._tail.replace(b"\r", b"").endswith(b"\n\n"))
-
-    @property
     def _to_drain(self) -> bool:
         """Whether only the end of the body is missing. HTTP/2 can reuse its connection without it."""
-        return self._complete and not self._ended and self._response.http_version == "HTTP/1.1"
+        reached = self._end is not None and self._end.reached
+        return reached and not self._ended and self._response.http_version == "HTTP/1.1"
 
     @contextmanager
     def _whole_or_raises(self) -> Generator[None]:
@@ -208,9 +278,9 @@ class CheckedBody(httpx.SyncByteStream, httpx.AsyncByteStream):
             timeout.message = self._cut("stalled")
             timeout.args = (timeout.message,)
             raise timeout from error
-        if self._end is not None and not self._complete:
+        if self._end and not (self._end.reached or self._end.optional):
             raise openai.APIConnectionError(message=self._cut("ended"), request=request)
 
     def _cut(self, how: str) -> str:
         arrived = f"after {self._arrived:,} bytes; what came until then was delivered"
-        return f"The stream {how} before {self._end}, {arrived}."
+        return f"The stream {how} before {self._end.name if self._end else 'its end'}, {arrived}."

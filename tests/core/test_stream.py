@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import gzip
 import json
+import time
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import openai
 import pytest
 from answers import DELTA, DONE, RESPONSE, RESPONSE_EVENTS, event, long_form, response_event
 from calling import collect, responses_streamed, streamed
-from loopback import Answer, Loopback
+from loopback import Answer, Loopback, completion
+
+from deepseek_gateway import GatewayConfig, create_client
 
 if TYPE_CHECKING:
     from calling import Call, ConfigAt
@@ -22,6 +26,11 @@ def contents(chunks: list[Any]) -> list[str]:
 
 def byte_by_byte(body: bytes) -> tuple[bytes, ...]:
     return tuple(bytes([byte]) for byte in body)
+
+
+def unnamed(event: bytes) -> bytes:
+    """Leave out the `event:` line of an event."""
+    return event[event.index(b"data:") :]
 
 
 class TestChat:
@@ -175,6 +184,33 @@ class TestResponses:
         gateway.answer = lambda _: Answer((whole,))
         assert collect(flavour, config_at(gateway), responses_streamed).error is None
 
+    @pytest.mark.parametrize("padding", [b"", b'"p":"f002a9",'], ids=["plain", "padded"])
+    def test_terminal_event_named_inside_another_event_does_not_end_the_stream(
+        self, flavour: str, gateway: Loopback, config_at: ConfigAt, padding: bytes
+    ) -> None:
+        named = {**RESPONSE, "metadata": {"type": "response.completed"}}
+        echo = response_event("response.created", response=named)
+        for events in ((echo, *RESPONSE_EVENTS[1:]), tuple(unnamed(each) for each in (echo, *RESPONSE_EVENTS[1:]))):
+            pieces = tuple(each.replace(b"data: {", b"data: {" + padding) for each in events)
+            gateway.answer = lambda _, pieces=pieces: Answer(pieces)  # type: ignore[misc]
+            got = collect(flavour, config_at(gateway), responses_streamed)
+            assert got.error is None
+            assert len(got) == 3
+            gateway.answer = lambda _, pieces=pieces: Answer(pieces[:2])  # type: ignore[misc]
+            assert type(collect(flavour, config_at(gateway), responses_streamed).error) is openai.APIConnectionError
+
+    @pytest.mark.parametrize("after", [(), RESPONSE_EVENTS[1:]], ids=["nothing", "events"])
+    def test_events_after_an_error_event_are_delivered_as_by_a_bare_client(
+        self, flavour: str, gateway: Loopback, config_at: ConfigAt, after: tuple[bytes, ...]
+    ) -> None:
+        error = response_event("error", code="x", message="gone wrong", param=None, sequence_number=1)
+        gateway.answer = lambda _: Answer((RESPONSE_EVENTS[0], error, *after))
+        with openai.OpenAI(api_key="k", base_url=gateway.url, max_retries=0) as bare:
+            expected = [each.type for each in responses_streamed(bare)]
+        got = collect(flavour, config_at(gateway), responses_streamed)
+        assert got.error is None
+        assert [each.type for each in got] == expected
+
     @pytest.mark.parametrize(
         "pieces",
         [
@@ -230,3 +266,68 @@ class TestErrors:
         got = collect(flavour, config_at(gateway), streamed)
         assert contents(got) == ["a"]
         assert (type(got.error), got.error.message, got.error.code) == (openai.APIError, "gone wrong", "x")
+
+
+class TestComments:
+    """A comment before the first event reaches the reader at once, so that a relay can pass it on."""
+
+    def test_comment_passes_before_the_first_event(self, gateway: Loopback, config_at: ConfigAt) -> None:
+        gateway.answer = lambda _: Answer((b": keep-alive\n\n", b": again\n\n"), ending="stall")
+        with (
+            create_client(config_at(gateway), timeout=0.5, max_retries=0) as client,
+            client.chat.completions.with_streaming_response.create(model="m", messages=[], stream=True) as response,
+        ):
+            arrived = response.iter_bytes()
+            assert next(arrived) + next(arrived) == b": keep-alive\n\n: again\n\n"
+            with pytest.raises(openai.APITimeoutError):
+                next(arrived)
+
+    def test_megabytes_of_comments_cost_time_in_proportion(
+        self, call: Call, gateway: Loopback, config_at: ConfigAt
+    ) -> None:
+        comments = b": keep-alive\n\n" * 1000
+        gateway.answer = lambda _: Answer((*[comments] * 300, event("a"), DONE))
+        began = time.perf_counter()
+        assert contents(call(config_at(gateway), streamed)) == ["a"]
+        assert time.perf_counter() - began < 10  # 4 MB; the time once grew with the square
+
+
+class TestLabels:
+    """What begins like events and was asked for as a stream is a stream, whatever it is labelled."""
+
+    @pytest.mark.parametrize("label", ["application/json", "text/html; charset=utf-8", "text/plain"])
+    @pytest.mark.parametrize("start", [b"", b": keep-alive\n\n", b"\n\n", b"id: 1\n"])
+    def test_stream_with_a_wrong_label_is_delivered_and_checked(
+        self, flavour: str, gateway: Loopback, config_at: ConfigAt, label: str, start: bytes
+    ) -> None:
+        whole = start + event("a") + event("b") + DONE
+        gateway.answer = lambda _: Answer(whole, headers={"content-type": label})
+        got = collect(flavour, config_at(gateway), streamed)
+        assert (contents(got), got.error) == (["a", "b"], None)
+        gateway.answer = lambda _: Answer(whole[: -len(DONE)], headers={"content-type": label})
+        got = collect(flavour, config_at(gateway), streamed)
+        assert contents(got) == ["a", "b"]
+        assert type(got.error) is openai.APIConnectionError
+
+    @pytest.mark.parametrize("ending", [DONE, b""], ids=["whole", "cut"])
+    def test_stream_of_a_mock_transport_is_delivered_and_checked(self, ending: bytes) -> None:
+        httpx: Any = import_module(openai.DefaultHttpxClient.__base__.__module__.partition(".")[0])  # type: ignore[union-attr]
+        answer = {"headers": {"content-type": "text/event-stream"}, "content": event("a") + ending}
+        transport = httpx.MockTransport(lambda _: httpx.Response(200, **answer))
+        config = GatewayConfig(account_id="acct", api_key="the-key")
+        with create_client(config, http_options={"transport": transport}, max_retries=0) as client:
+            stream = streamed(client)
+            assert next(stream).choices[0].delta.content == "a"
+            if ending:
+                assert list(stream) == []
+            else:
+                with pytest.raises(openai.APIConnectionError, match=r"ended before \[DONE\]"):
+                    next(stream)
+
+    def test_status_201_is_kept(self, gateway: Loopback, config_at: ConfigAt) -> None:
+        gateway.answer = lambda request: Answer(completion(request).body, 201)
+        with (
+            create_client(config_at(gateway)) as client,
+            client.chat.completions.with_streaming_response.create(model="m", messages=[]) as response,
+        ):
+            assert response.status_code == 201
