@@ -198,10 +198,10 @@ def look_up(
     if path is not None:
         try:
             sources.append((os.fspath(path), _read_env_file(path)))
-        except (OSError, UnicodeDecodeError) as error:
-            why = "it is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else error.strerror
+        except (OSError, ValueError) as error:  # ValueError: the path holds a null character
+            why = "it is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else getattr(error, "strerror", error)
             remedy = "correct env_file or the file, or pass env_file=None to read no file"
-            problems.append(Problem(f"the file {os.fspath(path)} cannot be read ({why}); {remedy}"))
+            problems.append(Problem(f"the file {os.fspath(path)!r} cannot be read ({why}); {remedy}"))
     values: dict[str, object] = {}
     origins: dict[str, tuple[str, str]] = {}
     for name, setting in _FIELDS.items():

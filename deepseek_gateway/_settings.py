@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 from urllib.parse import urlsplit
 
@@ -63,6 +63,11 @@ _CLOUDFLARE = {
 }
 
 
+_HOST = re.compile(r"[0-9a-f:.]*:[0-9a-f:.]*|[^\W_](?:[\w.-]*[^\W_])?")
+_NUMBERS = re.compile(r"(?:0x[0-9a-f]*|[0-9]+)(?:\.(?:0x[0-9a-f]*|[0-9]+))*")  # systems read these as addresses
+_DOTS = re.compile(r"(?:^|/)(?:\.|%2e){1,2}(?:/|$)", re.IGNORECASE)
+
+
 def _endpoint_rule(endpoint: str) -> str | None:  # noqa: C901, PLR0911  # a list of rules, one sentence each
     """Check an endpoint. Where the right value is known, the sentence gives it."""
     if re.search(r"[\s\x00-\x1f\x7f\\]", endpoint):
@@ -80,8 +85,10 @@ def _endpoint_rule(endpoint: str) -> str | None:  # noqa: C901, PLR0911  # a lis
         return "has a query or fragment; leave out everything from the first '?' or '#'"
     if url.scheme not in {"http", "https"} or not url.hostname:
         return "is not an http(s) URL; give it like https://ai.example.com"
-    if not re.fullmatch(r"[0-9a-f:.]*:[0-9a-f:.]*|[^\W_](?:[\w.-]*[^\W_])?", url.hostname):
+    if not _HOST.fullmatch(url.hostname) or (_NUMBERS.fullmatch(url.hostname) and not _address(url.hostname)):
         return "has no valid host; give it like https://ai.example.com"
+    if _DOTS.search(url.path):
+        return "has a path segment of dots, which would lead elsewhere; give the path that it leads to"
     if re.search(r"[{}<>$]", endpoint):
         return "contains a placeholder from some documentation; put your own value in its place"
     if url.scheme == "http" and not _is_loopback(url.hostname):
@@ -98,10 +105,15 @@ def _endpoint_rule(endpoint: str) -> str | None:  # noqa: C901, PLR0911  # a lis
 
 
 def _is_loopback(host: str) -> bool:
+    address = _address(host)
+    return address.is_loopback if address else host == "localhost" or host.endswith(".localhost")
+
+
+def _address(host: str) -> IPv4Address | IPv6Address | None:
     try:
-        return ip_address(host).is_loopback
+        return ip_address(host)
     except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
+        return None
 
 
 def _model_rule(value: str) -> str | None:

@@ -161,9 +161,13 @@ class TestEnvFile:
         elif content is not None:
             path.write_bytes(content)
         error = config_error(ENOUGH, env_file=path)
-        assert f"the file {path} {said}" in str(error)
+        assert f"the file {str(path)!r} {said}" in str(error)
         assert "env_file=None" in str(error)
         assert error.missing == ()
+
+    def test_null_character_in_the_path_of_the_file_raises_an_error_with_the_reason(self) -> None:
+        error = config_error(ENOUGH, env_file="\0")
+        assert "the file '\\x00' cannot be read (embedded null byte)" in str(error)
 
 
 class TestErrors:

@@ -79,6 +79,11 @@ MALFORMED: dict[str, tuple[str, str, str]] = {
     "endpoint without TLS": ("DEEPSEEK_GATEWAY_ENDPOINT", "http://ai.example.com", "use https"),
     "endpoint like loopback": ("DEEPSEEK_GATEWAY_ENDPOINT", "http://127.0.0.1.example.com", "use https"),
     "endpoint, bad host": ("DEEPSEEK_GATEWAY_ENDPOINT", "https://-_.é*", "no valid host"),
+    "endpoint, octal host": ("DEEPSEEK_GATEWAY_ENDPOINT", "https://0177.0.0.1", "no valid host"),
+    "endpoint, hexadecimal host": ("DEEPSEEK_GATEWAY_ENDPOINT", "http://0x7f.1", "no valid host"),
+    "endpoint, host of one number": ("DEEPSEEK_GATEWAY_ENDPOINT", "https://2130706433", "no valid host"),
+    "endpoint, dots": ("DEEPSEEK_GATEWAY_ENDPOINT", "https://ai.example.com/a/../b", "path segment of dots"),
+    "endpoint, escaped dots": ("DEEPSEEK_GATEWAY_ENDPOINT", "https://ai.example.com/%2e%2E/", "path segment of dots"),
     "endpoint, password": (
         "DEEPSEEK_GATEWAY_ENDPOINT",
         f"https://user:{SECRET}@ai.example.com",
