@@ -25,9 +25,13 @@ SCHEMA = "json_schema"
 _INSTRUCTION = "Answer with one JSON object that conforms to this JSON Schema, and with nothing else:"
 
 
-def may_need_translation(body: bytes, config: GatewayConfig) -> bool:
-    """Say whether the JSON body of a chat completion must be parsed."""
-    return config.adapt and (config.thinking is not None or _SIGNS.search(body) is not None)
+def rows_for(path: bytes, body: bytes, config: GatewayConfig) -> tuple[Row, ...]:
+    """List the rows that may change a JSON body sent to this path. If there are none, the body is not parsed."""
+    if not config.adapt:
+        return ()
+    if path.endswith(b"/chat/completions"):
+        return CHAT if config.thinking is not None or _SIGNS.search(body) else ()
+    return RESPONSES if config.thinking is False and path.endswith(b"/responses") else ()
 
 
 def adapted_model(model: str, config: GatewayConfig) -> str:
@@ -35,10 +39,10 @@ def adapted_model(model: str, config: GatewayConfig) -> str:
     return config.model if config.adapt and config.model and _OPENAI_MODEL.match(model) else model
 
 
-def adapt(body: Body, config: GatewayConfig) -> tuple[Body, tuple[str, ...]]:
-    """Translate the body of a chat completion, and name the rows that changed it. The given body stays as it is."""
+def adapt(body: Body, config: GatewayConfig, rows: tuple[Row, ...]) -> tuple[Body, tuple[str, ...]]:
+    """Translate a body, and name the rows that changed it. The given body stays as it is."""
     names: list[str] = []
-    for row in TABLE:
+    for row in rows:
         try:
             translated = row.rule(body, config)
         except (LookupError, TypeError, AttributeError):
@@ -88,6 +92,14 @@ def _thinking(body: Body, config: GatewayConfig) -> Body:
     return {**body, "thinking": {"type": "enabled" if config.thinking else "disabled"}}
 
 
+def _effort(body: Body, _: GatewayConfig) -> Body:
+    """Switch thinking off in the words of `/responses`."""
+    stated: Body = body.get("reasoning") or {}
+    if stated.get("effort") is not None or body.get("thinking") is not None:
+        return body
+    return {**body, "reasoning": {**stated, "effort": "none"}}
+
+
 def _reasoning(body: Body, _: GatewayConfig) -> Body:
     """Add the thoughts that a program dropped. DeepSeek wants them back with tools, and an empty text satisfies it."""
     stated: Body = body.get("thinking") or {}
@@ -112,7 +124,7 @@ class Row(NamedTuple):
     rule: Callable[[Body, GatewayConfig], Body]
 
 
-TABLE = (
+CHAT = (
     Row("developer", _system),
     Row("max_completion_tokens", _limit),
     Row(SCHEMA, _schema),
@@ -124,3 +136,6 @@ TABLE = (
 
 Sources: DeepSeek docs (guides/thinking_mode, api/create-chat-completion) and captured refusals of each request.
 """
+
+RESPONSES = (Row("thinking", _effort),)
+"""DeepSeek speaks OpenAI's dialect here, and thinks unless told not to (DeepSeek docs: guides/thinking_mode)."""

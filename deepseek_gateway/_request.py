@@ -10,7 +10,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import unquote_to_bytes
 
-from ._adapt import adapt, adapted_model, may_need_translation
+from ._adapt import adapt, adapted_model, rows_for
 from ._codes import REDACTED, RequestFacts
 from ._settings import OPENAI_VARIABLES, PLACEHOLDER, VARIABLE
 
@@ -200,8 +200,8 @@ def body_to_send(config: GatewayConfig, path: bytes, body: bytes) -> tuple[bytes
 
     If nothing changes, the body stays the same object. The names say what was translated.
     """
-    parsed = path.endswith(b"/chat/completions") and may_need_translation(body, config)
-    if not parsed and (leading := _LEADING_MODEL.match(body)):
+    rows = rows_for(path, body, config)
+    if not rows and (leading := _LEADING_MODEL.match(body)):
         start, end = leading.span(1)
         model = body[start:end].decode("utf-8", "surrogateescape")
         name = model_on(config.route, adapted_model(model, config)).encode("utf-8", "surrogateescape")
@@ -214,7 +214,7 @@ def body_to_send(config: GatewayConfig, path: bytes, body: bytes) -> tuple[bytes
         wanted = model_on(config.route, adapted_model(model, config)) if isinstance(model, str) else model
         translated = content if wanted == model else {**content, "model": wanted}
         to_deepseek = config.route == "provider" or wanted.startswith("deepseek/")
-        translated, names = adapt(translated, config) if parsed and to_deepseek else (translated, ())
+        translated, names = adapt(translated, config, rows) if to_deepseek else (translated, ())
         # These are the separators of the SDK. A body in ASCII may hold escapes that UTF-8 cannot express.
         form: Any = {"ensure_ascii": body.isascii(), "separators": (",", ":"), "allow_nan": False}
         changed = body if translated is content else json.dumps(translated, **form).encode()

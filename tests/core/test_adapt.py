@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from deepseek_gateway import GatewayConfig
-from deepseek_gateway._adapt import TABLE, adapt
+from deepseek_gateway._adapt import CHAT, RESPONSES, adapt
 from deepseek_gateway._request import body_to_send
 
-CHAT = b"/v1/acct/my-gateway/deepseek/chat/completions"
+PATH = b"/v1/acct/my-gateway/deepseek/chat/completions"
 USER = {"role": "user", "content": "Hi"}
 SCHEMA = {"type": "object", "properties": {"größe": {"type": "integer"}}, "required": ["größe"]}
 FORM = {"type": "json_schema", "json_schema": {"name": "size", "strict": True, "schema": SCHEMA}}
@@ -132,7 +132,7 @@ MALFORMED = [
 @pytest.mark.parametrize(("settings", "given", "expected"), TRANSLATED.values(), ids=TRANSLATED)
 def test_body_that_deepseek_would_refuse_is_translated(settings: Any, given: Any, expected: Any) -> None:
     before = copy.deepcopy(given)
-    translated, names = adapt(given, config(**settings))
+    translated, names = adapt(given, config(**settings), CHAT)
     assert translated == expected
     assert names
     assert given == before
@@ -140,30 +140,30 @@ def test_body_that_deepseek_would_refuse_is_translated(settings: Any, given: Any
 
 @pytest.mark.parametrize(("settings", "given", "_expected"), TRANSLATED.values(), ids=TRANSLATED)
 def test_translated_body_is_not_translated_again(settings: Any, given: Any, _expected: Any) -> None:
-    once, _ = adapt(given, config(**settings))
-    assert adapt(once, config(**settings)) == (once, ())
+    once, _ = adapt(given, config(**settings), CHAT)
+    assert adapt(once, config(**settings), CHAT) == (once, ())
 
 
 @pytest.mark.parametrize(("settings", "given", "_expected"), TRANSLATED.values(), ids=TRANSLATED)
 def test_adapt_off_keeps_the_bytes_of_the_body(settings: Any, given: Any, _expected: Any) -> None:
     sent = json.dumps(given).encode()
-    assert body_to_send(config(**settings, adapt=False), CHAT, sent) == (sent, ())
+    assert body_to_send(config(**settings, adapt=False), PATH, sent) == (sent, ())
 
 
 @pytest.mark.parametrize(("settings", "given"), KEPT.values(), ids=KEPT)
 def test_body_that_deepseek_accepts_keeps_its_bytes(settings: Any, given: Any) -> None:
     sent = json.dumps(given).encode()
-    assert body_to_send(config(**settings), CHAT, sent) == (sent, ())
+    assert body_to_send(config(**settings), PATH, sent) == (sent, ())
 
 
 @pytest.mark.parametrize("given", MALFORMED, ids=range(len(MALFORMED)))
 def test_malformed_body_raises_nothing_and_keeps_its_other_members(given: Any) -> None:
-    translated, _ = adapt(given, config())
+    translated, _ = adapt(given, config(), CHAT)
     assert translated["model"] == "deepseek-flash"
 
 
 def test_every_row_of_the_table_is_tested() -> None:
-    assert {row.name for row in TABLE} == {name.partition(" ")[0] for name in TRANSLATED}
+    assert {row.name for row in CHAT} == {name.partition(" ")[0] for name in TRANSLATED}
 
 
 def test_several_rows_apply_to_one_body_in_the_order_of_the_table() -> None:
@@ -175,21 +175,21 @@ def test_several_rows_apply_to_one_body_in_the_order_of_the_table() -> None:
         response_format=FORM,
         max_completion_tokens=1,
     )
-    translated, names = adapt(given, config(thinking=True))
+    translated, names = adapt(given, config(thinking=True), CHAT)
     assert names == ("developer", "max_completion_tokens", "json_schema", "thinking", "reasoning_content")
     assert [message["role"] for message in translated["messages"]] == ["system", "system", "assistant", "tool"]
 
 
 def test_schema_instruction_begins_with_the_description_of_the_schema() -> None:
     form = {"type": "json_schema", "json_schema": {"name": "x", "description": "A size in cm.", "schema": SCHEMA}}
-    first = adapt(body(response_format=form), config())[0]["messages"][0]
+    first = adapt(body(response_format=form), config(), CHAT)[0]["messages"][0]
     assert first["content"] == "A size in cm.\n" + INSTRUCTION["content"]
 
 
 def test_schema_instruction_is_the_same_text_for_equal_calls() -> None:
     first, second = (
         body_to_send(
-            config(), CHAT, json.dumps(body({"role": "user", "content": text}, response_format=FORM)).encode()
+            config(), PATH, json.dumps(body({"role": "user", "content": text}, response_format=FORM)).encode()
         )[0]
         for text in ("One", "Two")
     )
@@ -210,7 +210,7 @@ class TestModel:
     def test_openai_name_becomes_the_configured_model(
         self, name: str, template: str, route: str, expected: str
     ) -> None:
-        for path in (CHAT, b"/deepseek/responses", b"/deepseek/beta/completions"):
+        for path in (PATH, b"/deepseek/responses", b"/deepseek/beta/completions"):
             sent, names = body_to_send(config(route=route, model="deepseek-flash"), path, (template % name).encode())
             assert json.loads(sent) == {"model": expected, "messages": []}
             assert names == ("model",)
@@ -218,12 +218,12 @@ class TestModel:
     @pytest.mark.parametrize("name", ["deepseek-v4-pro", "o1x", "gpt", "mygpt-4o", "ours"])
     def test_other_name_stays(self, name: str) -> None:
         given = json.dumps(body() | {"model": name}).encode()
-        assert body_to_send(config(model="deepseek-flash"), CHAT, given) == (given, ())
+        assert body_to_send(config(model="deepseek-flash"), PATH, given) == (given, ())
 
     def test_openai_name_stays_without_a_configured_model_or_with_adapt_off(self) -> None:
         given = json.dumps(body() | {"model": "gpt-4o"}).encode()
         for settings in ({}, {"model": "deepseek-flash", "adapt": False}):
-            assert body_to_send(config(**settings), CHAT, given) == (given, ())
+            assert body_to_send(config(**settings), PATH, given) == (given, ())
 
     @pytest.mark.parametrize("route", ["compat", "rest"])
     @pytest.mark.parametrize(
@@ -232,12 +232,44 @@ class TestModel:
     def test_model_of_another_provider_and_its_body_stay(self, route: str, name: str) -> None:
         given = body({"role": "developer", "content": "x"}, tools=TOOLS, tool_choice="required", response_format=FORM)
         sent = json.dumps(given | {"model": name}).encode()
-        assert body_to_send(config(route=route, model="deepseek-flash", thinking=False), CHAT, sent) == (sent, ())
+        assert body_to_send(config(route=route, model="deepseek-flash", thinking=False), PATH, sent) == (sent, ())
 
 
-@pytest.mark.parametrize(
-    "path", [b"/deepseek/responses", b"/deepseek/beta/completions", b"/deepseek/chat/completions/x"]
-)
+@pytest.mark.parametrize("path", [b"/deepseek/beta/completions", b"/deepseek/chat/completions/x"])
 def test_body_of_another_endpoint_stays(path: bytes) -> None:
     given = json.dumps(body(response_format=FORM, max_completion_tokens=5)).encode()
     assert body_to_send(config(thinking=False), path, given) == (given, ())
+
+
+class TestResponses:
+    """`/responses` speaks OpenAI's dialect. Only the configured thinking is translated."""
+
+    @pytest.mark.parametrize(
+        ("stated", "expected"),
+        [
+            ({}, {"reasoning": {"effort": "none"}}),
+            ({"reasoning": None}, {"reasoning": {"effort": "none"}}),
+            ({"reasoning": {"summary": "auto"}}, {"reasoning": {"summary": "auto", "effort": "none"}}),
+        ],
+        ids=["nothing stated", "null", "reasoning without effort"],
+    )
+    def test_thinking_off_becomes_effort_none(self, stated: Any, expected: Any) -> None:
+        given = {"model": "deepseek-flash", "input": "Hi", "max_completion_tokens": 5, **stated}
+        sent, names = body_to_send(config(thinking=False), b"/deepseek/responses", json.dumps(given).encode())
+        assert json.loads(sent) == given | expected
+        assert names == tuple(row.name for row in RESPONSES)
+
+    @pytest.mark.parametrize(
+        ("settings", "stated"),
+        [
+            ({"thinking": False}, {"reasoning": {"effort": "high"}}),
+            ({"thinking": False}, {"thinking": ON}),
+            ({"thinking": False, "adapt": False}, {}),
+            ({"thinking": True}, {}),
+            ({}, {"tool_choice": "required", "text": {"format": FORM}}),
+        ],
+        ids=["effort stated", "thinking stated", "adapt off", "thinking on, as by default", "nothing configured"],
+    )
+    def test_other_bodies_stay(self, settings: Any, stated: Any) -> None:
+        given = json.dumps({"model": "deepseek-flash", "input": "Hi", **stated}).encode()
+        assert body_to_send(config(**settings), b"/deepseek/responses", given) == (given, ())
