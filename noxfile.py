@@ -113,3 +113,17 @@ def integrations(session: nox.Session, library: str) -> None:
     session.install("-q", "-e", ".[test]", f"{name}=={version}")
     # Warnings are ignored: these libraries emit their own and leave event loops open.
     session.run("pytest", "-q", "-W", "ignore", f"tests/integrations.py::test_library_calls_through_gateway[{name}]")
+
+
+@nox.session
+@nox.parametrize("openai", [nox.param(version, id=name) for name, version in OPENAI.items()])
+def examples(session: nox.Session, openai: str) -> None:
+    """Run the examples of openai-python, which are only in its source distribution, with another constructor."""
+    session.install("-q", "-e", ".[test]", f"openai{openai}")
+    version = str(session.run("python", "-c", "import openai; print(openai.__version__)", silent=True)).strip()
+    folder = Path(session.create_tmp()).resolve()
+    source = f"openai=={version}"
+    session.run("python", "-m", "pip", "download", "-q", "--no-deps", "--no-binary=openai", f"--dest={folder}", source)
+    with tarfile.open(folder / f"openai-{version}.tar.gz") as archive:
+        archive.extractall(folder, filter="data")
+    session.run("pytest", "-q", "tests/openai_examples.py", env={"EXAMPLES": f"{folder}/openai-{version}/examples"})
