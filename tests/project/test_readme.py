@@ -11,21 +11,16 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import integrations
 import openai
 import pytest
 from dotenv import dotenv_values
 
-import deepseek_gateway
 from benchmarks.report import judged, markdown
 from deepseek_gateway import create_client, gateway_headers
 from deepseek_gateway._settings import SETTINGS, Setting
 from deepseek_gateway.emulator import Emulator
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text("utf-8")
@@ -129,40 +124,6 @@ def test_relative_links_resolve() -> None:
 
 def test_every_library_in_the_integrations_table_has_a_test() -> None:
     assert list(integrations.WRITTEN) == list(integrations.LIBRARIES)
-
-
-INSTEAD = re.findall(r"(?m)^\| .+ \| `(create_.+)` \|$", README)
-
-
-@pytest.mark.parametrize("written", INSTEAD)
-def test_migration_table_expression_makes_a_client(written: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    if "aiohttp" in written and not hasattr(openai, "DefaultAioHttpClient"):
-        pytest.skip("this openai has no aiohttp client")
-    for name, value in {"CLOUDFLARE_ACCOUNT_ID": "acct", "DEEPSEEK_API_KEY": "key"}.items():
-        monkeypatch.setenv(name, value)
-    names = {name: getattr(deepseek_gateway, name) for name in deepseek_gateway.__all__}
-    client = eval(written, names | {"key": "key", "proxy": "http://127.0.0.1:9"})
-    assert type(client) is (openai.AsyncOpenAI if "async" in written else openai.OpenAI)
-
-
-def test_migration_table_has_seven_expressions() -> None:
-    assert len(INSTEAD) == 7
-
-
-@pytest.mark.parametrize(
-    "ask",
-    [
-        lambda client: client.embeddings.create(model="deepseek-flash", input="Hi"),
-        lambda client: client.images.generate(model="deepseek-flash", prompt="Hi"),
-        lambda client: client.audio.speech.create(model="deepseek-flash", input="Hi", voice="alloy"),
-        lambda client: client.files.list(),
-        lambda client: client.fine_tuning.jobs.list(),
-    ],
-    ids=["embeddings", "images", "audio", "files", "fine-tuning"],
-)
-def test_endpoint_that_deepseek_lacks_raises_not_found(ask: Callable[[openai.OpenAI], object]) -> None:
-    with Emulator() as emulator, create_client(emulator.config()) as client, pytest.raises(openai.NotFoundError):
-        ask(client)
 
 
 PROGRAM = """
