@@ -13,6 +13,7 @@ import sys
 from fnmatch import fnmatch
 from pathlib import Path
 
+import openai
 import pytest
 
 from deepseek_gateway.emulator import Emulator
@@ -82,6 +83,8 @@ def test_example_runs_when_only_its_constructor_is_changed(name: str, tmp_path: 
     original = (FOLDER / name).read_text("utf-8")
     if "client.completions." in original:
         pytest.skip("the program of this old release uses completions, which DeepSeek has under /beta only")
+    if name.startswith("responses/streaming") and openai.__version__.startswith("1."):
+        pytest.skip("with any client, openai 1 fails at thoughts and at effort `none` in a stream of responses")
     program = tmp_path / "program.py"
     program.write_text(with_our_constructor(original, arguments), "utf-8")
     with Emulator() as emulator:
