@@ -6,6 +6,7 @@ with the gateway's own text, and the SDK decides by the status whether to retry.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -36,6 +37,7 @@ class RequestFacts:
     """Whether Cloudflare is expected to add the DeepSeek key. On the rest route it always is."""
     model: str | None
     max_attempts: int
+    path: str
     secrets: tuple[str, ...] = field(repr=False)
 
     @property
@@ -91,17 +93,22 @@ def _other_payer(facts: RequestFacts) -> str:
     return f"store a DeepSeek key for this gateway, {own}, or check your credits in the Cloudflare dashboard"
 
 
+def _wait_for_billing(facts: RequestFacts) -> str:
+    return f"wait about a minute, because the limit is a few calls a minute, or {_other_payer(facts)}"
+
+
 _SPEND_LIMIT = Code("a spend limit of this gateway is reached", "wait until its period is over, or raise the limit")
 
 CODES: dict[str, Code] = {
     "2001": Code("this account has no such gateway", f"check {_GATEWAY} and {_ACCOUNT}, or create the gateway"),
+    "2002": Code("the gateway could not read the model's answer", "try again", None),
     "2003": Code("the gateway's own rate limit is reached", "slow down, or raise the limit", retry=True),
     "2005": Code("the provider behind the gateway did not answer", _not_reached, retry=True),
     "2008": Code("the gateway knows no such provider", _provider_unknown),
     "2009": Code("this gateway asks for authentication", _token_with("AI Gateway Run")),
     "2016": Code("a guardrail blocked the prompt", "change the prompt, or the gateway's guardrails"),
     "2017": Code("a guardrail blocked the response", "change the prompt, or the gateway's guardrails"),
-    "2018": Code("there were too many requests that Cloudflare pays for", _other_payer, retry=True),
+    "2018": Code("there were too many requests that Cloudflare pays for", _wait_for_billing),
     "2019": Code("the compat route takes chat completions only", "use the provider route for this request"),
     "2021": Code("Cloudflare's credits do not cover this call", _other_payer),
     "2029": Code("a data loss prevention policy blocked the prompt", "change the prompt, or the gateway's policies"),
@@ -118,14 +125,19 @@ CODES: dict[str, Code] = {
 """By the gateway's number. Sources: Cloudflare's changelog, guardrail, DLP, spend-limit and policy pages, captures."""
 
 TEXTS: dict[str, Code] = {
+    "wholesale rate limit": Code("there were too many requests that Cloudflare pays for", _wait_for_billing),
+    "this model is not available via unified billing": Code("Cloudflare does not pay for this model", _other_payer),
+    "model execution failed": Code("the model refused the request, or failed", "check the request and its parameters"),
     "access denied by policy": Code("an identity policy of this gateway denies this call", "ask its administrator"),
     "spending limit exceeded": _SPEND_LIMIT,
     "spend limit exceeded": _SPEND_LIMIT,
 }
-"""By the beginning of the text, in lower case, for errors without a number (Cloudflare docs: features/policies)."""
+"""By the beginning of the text, in lower case. It counts before the number, because 2018, 2021 and 7003 have several
+meanings, and some errors have no number (Cloudflare docs: features/policies, captures)."""
 
 EDGE: dict[str, Code] = {
     "1010": Code("it takes this program for a bot", "change its User-Agent, or the rules of your custom domain"),
+    "blocked": Code("it refuses this program's User-Agent", "send another, or change the rules of your custom domain"),
     "502": Code("the gateway could not be reached", "try again later", None),
     "520": Code("the gateway gave no valid answer", "try again later", None),
     "524": Code("the gateway took too long", "try again later, or stream the answer", None),
@@ -146,15 +158,26 @@ def _key_refused(facts: RequestFacts) -> str:
     return f"check {_KEY}; to use a key stored at Cloudflare, leave it unset"
 
 
+# OpenAI's APIs that DeepSeek lacks, by the paths of their requests.
+_MISSING = re.compile(r"/(embeddings|images|audio|moderations|batches|fine_tuning|assistants|threads|vector_stores)\b")
+
+
+def _no_such_api(facts: RequestFacts) -> str:
+    missing = _MISSING.search(facts.path)
+    return f"DeepSeek has no {missing.group(1).replace('_', '-')} API" if missing else ""
+
+
 DEEPSEEK: tuple[tuple[int, str, str | Callable[[RequestFacts], str]], ...] = (
     (400, "supported api model names", f"use a name from that list, or set {_MODEL} to one in place of OpenAI's names"),
     (400, "does not support this tool_choice", 'pass extra_body={"thinking": {"type": "disabled"}} to force a tool'),
     (400, "reasoning_content", "give earlier assistant messages back whole, with their reasoning_content"),
-    (400, "response_format", "chat takes json_object only; with adapt=True, json_schema is translated"),
+    (400, "must contain the word", "JSON mode needs the word json in a message; add it to the prompt"),
+    (400, "response_format type", "chat takes json_object only; with adapt=True, json_schema is translated"),
     (400, "maximum context length", "shorten the messages"),
     (400, "content exists risk", "DeepSeek's content filter refused the prompt; change the prompt"),
     (400, "unknown variant `developer`", "use the role system; with adapt=True, developer is translated"),
     (401, "", _key_refused),
+    (404, "", _no_such_api),
     (402, "", "the balance of the DeepSeek account is used up; top it up at platform.deepseek.com"),
     (429, "", "make fewer calls at a time; DeepSeek limits concurrency, and the limit falls with the balance"),
     (503, "", "DeepSeek is busy; try again later"),

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
-from functools import lru_cache
+from functools import cache, lru_cache
+from importlib.metadata import PackageNotFoundError, version
 from itertools import count
 from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import unquote_to_bytes
@@ -35,6 +36,17 @@ _OPENAI_ONLY = {b"openai-organization", b"openai-project", *(f"x-stainless-{part
 _AMBIENT_LINES = [(name, variable.header) for name, variable in OPENAI_VARIABLES.items() if variable.header]
 # The values to restore when OPENAI_CUSTOM_HEADERS replaced a header of the SDK's own.
 _SDK_OWN = {b"accept": b"application/json", b"content-type": b"application/json", b"user-agent": b"OpenAI/Python"}
+
+
+_SDK_AGENT = re.compile(rb"\w*OpenAI/Python")
+
+
+@cache
+def _user_agent() -> bytes:
+    try:
+        return f"deepseek-gateway/{version('deepseek-gateway')}".encode()
+    except PackageNotFoundError:  # a copy of the package inside another project
+        return b"deepseek-gateway"
 
 
 class RefusedRequestError(Exception):
@@ -97,7 +109,8 @@ def headers_to_gateway(config: GatewayConfig, given: Headers, ambient: Ambient, 
     adding a stored key (Cloudflare docs: configuration/authentication, configuration/bring-your-own-keys). The rest
     route takes the token in `Authorization` and the gateway's name in a header (usage/rest-api).
 
-    What the caller gave wins. A credential that does not fit into a header is a `RefusedRequestError`.
+    The SDK's own user agent is replaced, because Cloudflare's rule against AI bots refuses it on custom domains
+    (observed). What the caller gave wins. A credential that does not fit into a header is a `RefusedRequestError`.
     """
     others: list[Header] = []
     for_gateway: dict[bytes, Header] = {}
@@ -106,6 +119,8 @@ def headers_to_gateway(config: GatewayConfig, given: Headers, ambient: Ambient, 
         if key == b"authorization" or key.startswith(b"cf-aig-"):
             # Old SDKs send a header twice when the caller writes its name in another case. The last is the caller's.
             for_gateway[key] = name, value
+        elif key == b"user-agent" and _SDK_AGENT.match(value):
+            others.append((name, _user_agent()))
         elif key not in _OPENAI_ONLY:
             others.append((name, value))
     for key in _CREDENTIALS:
@@ -240,9 +255,9 @@ def model_on(route: Route, model: str) -> str:
     bare = model.removeprefix("deepseek/")
     if "/" not in bare:
         return bare
-    kind, routes = ("dynamic route", "compat") if bare.startswith("dynamic/") else ("model", "compat or rest")
+    kind = "dynamic route" if bare.startswith("dynamic/") else "model"
     problem = f"The {kind} {model!r} cannot be reached on the provider route, which leads to DeepSeek only."
-    remedy = f"Use the {routes} route: create_client(route='compat') or {VARIABLE['route']}=compat."
+    remedy = f"Use the compat or rest route: create_client(route='compat') or {VARIABLE['route']}=compat."
     raise RefusedRequestError(f"{problem} {remedy}", code="wrong_route", param="model")
 
 
@@ -259,5 +274,6 @@ def request_facts(request: httpx.Request, config: GatewayConfig) -> RequestFacts
         key_is_stored=config.route == "rest" or config.api_key is None,
         model=asked_for(request)[0],
         max_attempts=whole_number(headers.get("cf-aig-max-attempts")) or 1,
+        path=request.url.path,
         secrets=tuple(filter(None, [*given, config.api_key, config.gateway_token])),
     )

@@ -144,7 +144,8 @@ def _gateway(status: int, data: Object, facts: RequestFacts) -> Fault:
     number = entry.get("code", data.get("internalCode"))
     code = None if number is None else str(number)
     text = str(entry.get("message") or data.get("message") or data.get("description") or "").strip()
-    row = CODES.get(code or "") or next((row for start, row in TEXTS.items() if text.lower().startswith(start)), None)
+    known = next((row for start, row in TEXTS.items() if text.lower().startswith(start)), None)
+    row = known or CODES.get(code or "")
     original = " ".join(part for part in (code, text) if part)
     advice = f"{row.meaning}; {row.advice(facts)}" if row else ""
     explained = f"{row.meaning} ({original}); {row.advice(facts)}" if row else original or "it gave no text"
@@ -157,6 +158,8 @@ def _not_json(status: int, headers: Mapping[str, str], text: str, facts: Request
     """Tell the edge's plain text and HTML from an upstream's: the gateway gives what it passes on a log id."""
     if number := re.fullmatch(r"error code: (\d+)", text):
         return _edge(status, headers, number.group(1), text, text)
+    if text == "Your request was blocked.":
+        return _edge(status, headers, "blocked", text, text)
     if "cf-aig-log-id" not in headers and (text.startswith("<") or (not text and "cf-ray" in headers)):
         return _edge(status, headers, str(status), _one_line(text), text)
     return _upstream(status, text, text, facts)

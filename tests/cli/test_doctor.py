@@ -120,7 +120,7 @@ class TestSettings:
         assert "MY_MODEL" in results["model name"].found
 
     def test_model_of_another_route_fails_without_a_request(self, emulator: Emulator) -> None:
-        assert_breaks(examine(model="dynamic/support"), "model name", "Use the compat route")
+        assert_breaks(examine(model="dynamic/support"), "model name", "Use the compat or rest route")
         assert emulator.requests == []
 
     @pytest.mark.parametrize(

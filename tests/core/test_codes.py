@@ -29,7 +29,28 @@ GATEWAY_ERRORS: dict[str, tuple[int, Any, str, int]] = {
     "2009": (401, short_form(2009, "Unauthorized"), "authentication (2009 Unauthorized); the token in", 1),
     "2016": (424, long_form(424, 2016, "Prompt blocked due to security configurations"), "blocked the prompt", 1),
     "2017": (424, long_form(424, 2017, "Response blocked due to security configurations"), "blocked the response", 1),
-    "2018": (429, short_form(2018, "Wholesale limit"), "requests that Cloudflare pays for", 2),
+    "2002": (502, long_form(502, 2002, "Failed to parse model output"), "could not read the model's answer", 2),
+    "2018": (429, short_form(2018, "Wholesale limit"), "requests that Cloudflare pays for", 1),
+    "2018, limit": (429, short_form(2018, "Wholesale Rate limited"), "wait about a minute", 1),
+    "2021, limit": (
+        402,
+        long_form(402, 2021, "Wholesale rate limit exceeded for this gateway."),
+        "wait about a minute",
+        1,
+    ),
+    "2021, model": (
+        402,
+        long_form(402, 2021, "This model is not available via unified billing."),
+        "does not pay for this",
+        1,
+    ),
+    "7003, limit": (402, rest_form(7003, "Wholesale rate limit exceeded for this gateway."), "wait about a minute", 1),
+    "7003, failed": (
+        400,
+        rest_form(7003, "Model execution failed (Error)"),
+        "the model refused the request, or failed",
+        1,
+    ),
     "2019": (400, long_form(400, 2019, "Chat completion bad format"), "(2019 Chat completion bad format)", 1),
     "2021": (402, long_form(402, 2021, "Insufficient wholesale credits."), "set DEEPSEEK_API_KEY", 1),
     "2029": (
@@ -64,6 +85,7 @@ GATEWAY_ERRORS: dict[str, tuple[int, Any, str, int]] = {
 }
 EDGE_ERRORS: dict[str, tuple[int, Any, str, int]] = {
     "1010": (403, "error code: 1010", "takes this program for a bot; error code: 1010; cf-ray 8f0-FRA; change its", 1),
+    "blocked": (403, "Your request was blocked.", "it refuses this program's User-Agent; Your request was blocked.", 1),
     "502": (502, "<html><head><title>502 Bad\n gateway</title></head><p>x</p></html>", "502 Bad gateway; cf-ray", 2),
     "520": (520, "<!DOCTYPE html><body>Web server <b>is</b> returning</body>", "Web server is returning", 2),
     "524": (
@@ -86,6 +108,11 @@ DEEPSEEK_ERRORS: dict[str, tuple[int, str, str]] = {
     ),
     "response_format": (400, "This response_format type is unavailable now", "invalid_request_error"),
     "context length": (400, "This model's maximum context length is 1048565 tokens.", "invalid_request_error"),
+    "no word json": (
+        400,
+        "Prompt must contain the word 'json' in some form to use 'response_format' of type 'json_object'.",
+        "invalid_request_error",
+    ),
     "content filter": (400, "Content Exists Risk", "invalid_request_error"),
     "role developer": (400, "messages[0].role: unknown variant `developer`, expected one of", "invalid_request_error"),
     "key": (401, "Authentication Fails, Your api key: ****-key is invalid", "authentication_error"),
@@ -119,7 +146,8 @@ class TestErrors:
         self, call: Call, gateway: Loopback, config_at: ConfigAt, name: str, stream: bool
     ) -> None:
         status, body, said, requests = GATEWAY_ERRORS[name]
-        code = name if name.isdecimal() else None
+        number = name.partition(",")[0]
+        code = number if number.isdecimal() else None
         gateway.answer = lambda _: Answer(body, status, LOGGED | AT_ONCE)
         error = failing(call, config_at(gateway), lambda client: chat(client, stream=stream))
         assert type(error) is CLASSES.get(
@@ -132,6 +160,35 @@ class TestErrors:
         assert error.request_id == LOGGED["cf-aig-log-id"]
         assert error.body["original"] == body
         assert len(gateway.received) == requests
+
+    @pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])
+    def test_billing_limit_inside_a_200_says_to_wait_and_is_not_retried(
+        self, call: Call, gateway: Loopback, config_at: ConfigAt, stream: bool
+    ) -> None:
+        body = rest_form(
+            7003, "Wholesale rate limit exceeded for this gateway. Please reduce request rate or use BYOK."
+        )
+        gateway.answer = lambda _: Answer(body, headers=LOGGED | AT_ONCE)
+        error = failing(call, config_at(gateway), lambda client: chat(client, stream=stream))
+        assert (error.status_code, error.type, error.code) == (502, "ai_gateway_error", "7003")
+        assert "wait about a minute" in error.body["message"]
+        assert len(gateway.received) == 1
+
+    @pytest.mark.parametrize(
+        ("use", "api"),
+        [
+            (lambda client: client.embeddings.create(model="x", input="x"), "embeddings"),
+            (lambda client: client.images.generate(prompt="x"), "images"),
+            (lambda client: client.moderations.create(input="x"), "moderations"),
+            (lambda client: client.fine_tuning.jobs.create(model="x", training_file="x"), "fine-tuning"),
+        ],
+    )
+    def test_api_that_deepseek_lacks_is_named(
+        self, call: Call, gateway: Loopback, config_at: ConfigAt, use: Any, api: str
+    ) -> None:
+        gateway.answer = lambda _: Answer(b"", 404, {"cf-aig-log-id": "x", "content-type": ""})
+        error = failing(call, config_at(gateway), use)
+        assert error.body["message"] == f"404 from DeepSeek: an empty body; DeepSeek has no {api} API"
 
     @pytest.mark.parametrize("name", EDGE_ERRORS)
     def test_edge_error_has_type_edge_error_and_names_the_ray_id(
@@ -183,7 +240,9 @@ class TestErrors:
         assert set(GATEWAY_ERRORS) >= set(CODES)
         assert set(EDGE_ERRORS) >= set(EDGE)
         texts = [(status, text.lower()) for status, text, _ in DEEPSEEK_ERRORS.values()]
-        assert all(any(status == row[0] and row[1] in text for status, text in texts) for row in DEEPSEEK)
+        assert all(
+            any(status == row[0] and row[1] in text for status, text in texts) for row in DEEPSEEK if row[0] != 404
+        )  # tested above
 
 
 def keep_key(client: Any) -> Any:

@@ -6,6 +6,7 @@ import logging
 import pickle
 import threading
 import traceback
+from importlib.metadata import version
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -87,7 +88,7 @@ def test_each_credential_arrives_in_the_header_of_its_route_and_no_openai_variab
     assert request.header("cf-aig-gateway-id") == gateway_id
     assert request.header("content-type") == "application/json"
     assert request.header("host") == gateway.url.removeprefix("http://")
-    assert "OpenAI/Python" in (request.header("user-agent") or "")
+    assert request.header("user-agent") == f"deepseek-gateway/{version('deepseek-gateway')}"
     assert request.json == {
         "model": "deepseek-flash" if route == "provider" else "deepseek/deepseek-flash",
         "messages": MESSAGES,
