@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -259,3 +262,27 @@ def test_log_line_names_what_was_adapted(
     )
     (line,) = (record.getMessage() for record in caplog.records if record.name == "deepseek_gateway")
     assert " adapted=developer,max_completion_tokens " in line
+
+
+PROGRAM = """
+from deepseek_gateway import create_client
+client = create_client(max_retries=0)
+tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
+messages = [{"role": "user", "content": "Hi"}]
+stated = {"thinking": {"type": "enabled"}}
+client.chat.completions.create(
+    model="deepseek-flash", messages=messages, tools=[tool], tool_choice="required", extra_body=stated
+)
+"""
+
+
+def test_program_without_logging_shows_the_remedy_above_the_traceback(emulator: Emulator) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", PROGRAM], env=os.environ | emulator.environ, capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 1
+    first, *rest = ended.stderr.splitlines()
+    assert first.startswith("400 from DeepSeek: ")
+    assert 'pass extra_body={"thinking": {"type": "disabled"}} to force a tool' in first
+    assert rest[0] == "Traceback (most recent call last):"
+    assert rest[-1].startswith("openai.BadRequestError")
