@@ -6,9 +6,11 @@ An `Exchange` decides everything, and is the same for both flavours. WebSockets 
 from __future__ import annotations
 
 import asyncio
+import os
+import weakref
 from contextlib import suppress
-from functools import cache
-from typing import TYPE_CHECKING, Any
+from functools import cache, partial
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, cast
 
 import openai
 
@@ -26,12 +28,40 @@ else:
     from ._connections import httpx
 
 
+class Place(NamedTuple):
+    """Where a client is used: in a process, and if it is asynchronous in an event loop. Connections belong to one."""
+
+    process: int
+    loop: weakref.ref[asyncio.AbstractEventLoop] | None = None
+
+    @classmethod
+    def here(cls) -> Self:
+        """Give the place that is running now."""
+        try:
+            return cls(os.getpid(), weakref.ref(asyncio.get_running_loop()))
+        except RuntimeError:  # trio has no loop of asyncio
+            return cls(os.getpid())
+
+    @property
+    def lives(self) -> bool:
+        """Whether its connections can still be used from this process."""
+        loop = None if self.loop is None else self.loop()
+        return self.process == os.getpid() and (self.loop is None or (loop is not None and not loop.is_closed()))
+
+
 class _Seam:
-    """What both flavours share: the destination, and the options of each call."""
+    """What both flavours share: the destination, the options of each call, and the places where a client is used.
+
+    A client keeps the place where it is used first. In another place, such as a child after `fork()` or the loop of a
+    second `asyncio.run()`, a new client with the same options takes over.
+    """
 
     _transport_class: Any = None
 
     def __init__(self, config: GatewayConfig, explicit_headers: Mapping[str, Any], **http_options: Any) -> None:
+        self._anew = partial(type(self), config, explicit_headers, **http_options)
+        self._home: Place | None = None
+        self._elsewhere: dict[Place, Any] = {}
         options = connection_options(http_options, self._transport_class)
         # The SDK follows redirects by default and would take cf-aig-authorization along to any host.
         super().__init__(**{"follow_redirects": False} | options)
@@ -44,6 +74,15 @@ class _Seam:
         # Without an auth of its own, httpx 0.23 would read ~/.netrc, and a login there would hide a stored key.
         self._options = {} if http_options.get("auth") else {"auth": httpx.Auth()}
 
+    def _client_at(self, here: Place) -> Any:
+        client: Any = self
+        self._home = self._home or here
+        if here == self._home or client.is_closed:
+            return self
+        if here not in self._elsewhere:
+            self._elsewhere = {place: other for place, other in self._elsewhere.items() if place.lives}
+        return self._elsewhere.get(here) or self._elsewhere.setdefault(here, self._anew())
+
     def _options_for(self, exchange: Exchange, options: dict[str, Any]) -> dict[str, Any]:
         """Refuse redirects under the base URL, even if the caller asked for them."""
         return {**self._options, **options, "follow_redirects": False} if exchange.covered else options
@@ -55,6 +94,9 @@ class GatewayHttpClient(_Seam, openai.DefaultHttpxClient):
     _transport_class = httpx.HTTPTransport
 
     def send(self, request: httpx.Request, *, stream: bool = False, **options: Any) -> httpx.Response:
+        elsewhere: Self = self._client_at(Place(os.getpid()))
+        if elsewhere is not self:
+            return elsewhere.send(request, stream=stream, **options)
         exchange = Exchange(request, self._destination, streamed=stream)
         if exchange.answer is not None:
             return exchange.answer
@@ -72,6 +114,11 @@ class GatewayHttpClient(_Seam, openai.DefaultHttpxClient):
             exchange.failed(error)
             raise
 
+    def close(self) -> None:
+        for client in self._elsewhere.values():
+            client.close()
+        super().close()
+
     def __del__(self) -> None:  # of a client that was dropped without close(), as the SDK's own client does
         with suppress(Exception):
             self.close()
@@ -79,6 +126,9 @@ class GatewayHttpClient(_Seam, openai.DefaultHttpxClient):
 
 class _AsyncSeam(_Seam):
     async def send(self, request: httpx.Request, *, stream: bool = False, **options: Any) -> httpx.Response:
+        elsewhere: Self = self._client_at(Place.here())
+        if elsewhere is not self:
+            return await elsewhere.send(request, stream=stream, **options)
         exchange = Exchange(request, self._destination, streamed=stream)
         if exchange.answer is not None:
             return exchange.answer
@@ -96,6 +146,16 @@ class _AsyncSeam(_Seam):
                 await response.aclose()
             exchange.failed(error)
             raise
+
+    async def aclose(self) -> None:
+        here, client = Place.here(), cast("Any", super())
+        if here in self._elsewhere:
+            await self._elsewhere[here].aclose()
+        if self._home in {None, here}:
+            await client.aclose()
+        else:
+            with suppress(RuntimeError):  # the loop of its connections is closed
+                await client.aclose()
 
     def __del__(self) -> None:  # as above
         with suppress(Exception):

@@ -1,0 +1,115 @@
+"""One client in several processes and event loops. Each test runs a program, because it forks or ends loops."""
+
+from __future__ import annotations
+
+import pickle
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from calling import FLAVOURS
+from loopback import COMPLETION, Answer, Loopback, Received
+
+if TYPE_CHECKING:
+    from calling import ConfigAt
+
+COMMON = """
+import asyncio, os, pickle, sys
+from deepseek_gateway import create_async_client, create_client
+
+config = pickle.loads(bytes.fromhex(sys.argv[1]))
+
+def question(text):
+    return {"model": "deepseek-flash", "messages": [{"role": "user", "content": text}]}
+"""
+FORKING = """
+client = create_client(config, max_retries=0)
+
+def ask(text):
+    assert client.chat.completions.create(**question(text)).choices[0].message.content == text
+
+ask("parent")
+children = []
+for number in range(4):
+    if not (child := os.fork()):
+        for turn in range(20):
+            ask(f"child {number}, turn {turn}")
+        client.close()
+        os._exit(0)
+    children.append(child)
+for turn in range(20):
+    ask(f"parent, turn {turn}")
+for child in children:
+    assert os.waitpid(child, 0)[1] == 0
+ask("parent, last")
+"""
+FORKING_ASYNC = """
+client = create_async_client(config, max_retries=0, transport=sys.argv[2])
+
+async def main(who):
+    for turn in range(10):
+        text = f"{who}, turn {turn}"
+        assert (await client.chat.completions.create(**question(text))).choices[0].message.content == text
+
+asyncio.run(main("before"))
+child = os.fork()
+asyncio.run(main("after"))
+if child:
+    assert os.waitpid(child, 0)[1] == 0
+else:
+    os._exit(0)
+"""
+LOOPS = """
+client = create_async_client(config, max_retries=0, transport=sys.argv[2])
+
+async def main(close):
+    for turn in range(3):
+        answer = await client.chat.completions.create(**question("x"))
+        assert answer.choices[0].message.content == "x"
+    async with client.with_options(timeout=5) if close else asyncio.timeout(5):
+        await client.models.list()
+
+for number in range(3):
+    asyncio.run(main(close=number == 2))
+"""
+
+
+def echo(request: Received) -> Answer:
+    if request.method == "GET":
+        return Answer({"object": "list", "data": []})
+    text = request.json["messages"][0]["content"]
+    message = {"role": "assistant", "content": text}
+    return Answer({**COMPLETION, "choices": [{"index": 0, "message": message, "finish_reason": "stop"}]})
+
+
+def run_program(program: str, config: Any, *arguments: str) -> None:
+    command = [sys.executable, "-c", COMMON + program, pickle.dumps(config).hex(), *arguments]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows does not fork")
+class TestFork:
+    """After a fork, parent and children never share a connection."""
+
+    def test_every_process_gets_its_own_answers(self, gateway: Loopback, config_at: ConfigAt) -> None:
+        gateway.answer = echo
+        run_program(FORKING, config_at(gateway))
+        assert gateway.connections == 5
+
+    @pytest.mark.parametrize("transport", FLAVOURS[1:])
+    def test_every_process_with_an_async_client_gets_its_own_answers(
+        self, gateway: Loopback, config_at: ConfigAt, transport: str
+    ) -> None:
+        gateway.answer = echo
+        run_program(FORKING_ASYNC, config_at(gateway), transport)
+        assert gateway.connections == 3
+
+
+@pytest.mark.parametrize("transport", FLAVOURS[1:])
+def test_async_client_works_in_several_event_loops(gateway: Loopback, config_at: ConfigAt, transport: str) -> None:
+    gateway.answer = echo
+    run_program(LOOPS, config_at(gateway), transport)
+    assert gateway.connections == 3
