@@ -71,7 +71,8 @@ def create_async_client(
         **options: As for `create_client()`.
 
     Returns:
-        A client whose `type()` is exactly `openai.AsyncOpenAI`. It belongs to the event loop in which it is first used.
+        A client whose `type()` is exactly `openai.AsyncOpenAI`. In each event loop and after a fork it opens connections
+        of its own.
 
     Raises:
         ConfigError: Settings are missing or malformed.
