@@ -8,10 +8,10 @@ from contextlib import suppress
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive, Scope, Send
 
+from deepseek_gateway._server import Connection
 from deepseek_gateway.emulator._gateway import Gateway
 from deepseek_gateway.emulator._page import Page, Row
 from deepseek_gateway.emulator._record import Record
-from deepseek_gateway.emulator._server import Connection
 from deepseek_gateway.emulator._wire import TEXT_TYPE, ReceivedRequest, Reply, body_reply
 
 OWN_FAULT = "The emulator itself failed to answer. This is a fault of the emulator, not of DeepSeek or Cloudflare."

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
+from deepseek_gateway._server import Server
 from deepseek_gateway.emulator._application import OWN_FAULT, Application
 from deepseek_gateway.emulator._deepseek import DeepSeek
 from deepseek_gateway.emulator._faults import Fault, Shape
 from deepseek_gateway.emulator._gateway import Gateway
 from deepseek_gateway.emulator._page import Page, Row
 from deepseek_gateway.emulator._record import Record
-from deepseek_gateway.emulator._server import Server
 from deepseek_gateway.emulator._settings import Settings
 from deepseek_gateway.emulator._wire import Delivery, ReceivedRequest
 
@@ -163,7 +163,7 @@ class Emulator(Settings):
         """Start the emulator; on return the port accepts connections."""
         if self._server is not None:
             raise RuntimeError("The emulator is already running.")
-        self._server = Server(self._application, self.port)
+        self._server = Server(self._application, self.port, name="deepseek-gateway-emulator")
         return self
 
     def __exit__(

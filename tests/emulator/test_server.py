@@ -57,7 +57,7 @@ def test_stop_raises_when_the_thread_is_blocked(monkeypatch: pytest.MonkeyPatch)
         released.wait()
         await asyncio.sleep(math.inf)
 
-    monkeypatch.setattr("deepseek_gateway.emulator._server._MAX_STOP", 0.1)
+    monkeypatch.setattr("deepseek_gateway._server._MAX_STOP", 0.1)
     monkeypatch.setattr("deepseek_gateway.emulator._gateway.Gateway.answer", never)
     before = set(threading.enumerate())
     emulator = Emulator().__enter__()

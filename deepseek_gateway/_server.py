@@ -1,10 +1,13 @@
-"""A server on loopback, in a thread of its own, and the only place that knows uvicorn."""
+"""A server on loopback, in a thread of its own, and the only place that knows uvicorn.
+
+The emulator and the commands `serve` and `run` share it. It knows nothing of Cloudflare or DeepSeek.
+"""
 
 import asyncio
 import socket
 import struct
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
@@ -20,13 +23,13 @@ class Connection(H11Protocol):
     """One connection, which requests carry in their state, so that a response can end it.
 
     No public option of uvicorn cuts or resets a connection. `uvicorn.Server` takes tenths of a second to start and to
-    stop, and logs to loggers that belong to the program around the emulator.
+    stop, and logs to loggers that belong to the program around it.
     """
 
     def __init__(self, config: uvicorn.Config, state: ServerState) -> None:
         super().__init__(config, state, {"connection": self})
         self.access_log = False
-        # uvicorn lists a connection only once it is made; the emulator may stop before that.
+        # uvicorn lists a connection only once it is made; the server may stop before that.
         self.connections.add(self)
 
     def end(self, *, reset: bool = False) -> None:
@@ -41,9 +44,20 @@ class Connection(H11Protocol):
 
 
 class Server:
-    """An ASGI application that is served at `url` from now on, until `stop()`."""
+    """An ASGI application that is served at `url` from now on, until `stop()`.
 
-    def __init__(self, application: Callable[..., Any], port: int) -> None:
+    `on_stop` is awaited in the server's event loop, after every connection is closed.
+    """
+
+    def __init__(
+        self,
+        application: Callable[..., Any],
+        port: int,
+        *,
+        name: str,
+        on_stop: Callable[[], Awaitable[object]] | None = None,
+    ) -> None:
+        self._on_stop = on_stop
         options: dict[str, Any] = {"lifespan": "off", "ws": "none", "log_config": None, "proxy_headers": False}
         self._config = uvicorn.Config(application, interface="asgi3", timeout_keep_alive=600, **options)
         self._config.load()
@@ -53,7 +67,7 @@ class Server:
         self._listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.url = f"http://127.0.0.1:{self._listening.getsockname()[1]}"
         self._loop, self._stopped = asyncio.new_event_loop(), asyncio.Event()
-        self._thread = threading.Thread(target=self._run, name="deepseek-gateway-emulator", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
     def stop(self) -> bool:
@@ -81,3 +95,5 @@ class Server:
                     connection.transport.abort()
             await asyncio.sleep(0)
         server.close()
+        if self._on_stop:
+            await self._on_stop()
