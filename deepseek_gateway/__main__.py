@@ -11,10 +11,10 @@ def main() -> None:
         app(prog_name="deepseek-gateway")
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
-        if missing in {"typer", "rich", "click"}:
-            sys.stderr.write("The command line is an extra of its own: pip install 'deepseek-gateway[cli]'\n")
-        elif missing in {"starlette", "uvicorn"}:  # the emulator says so itself
+        if "pip install" in str(error):  # the emulator says so itself
             sys.stderr.write(f"{error}\n")
+        elif missing in {"typer", "rich", "click", "uvicorn", "h11"}:
+            sys.stderr.write("The command line is an extra of its own: pip install 'deepseek-gateway[cli]'\n")
         else:
             raise
         sys.exit(2)

@@ -149,7 +149,7 @@ def serve(  # noqa: C901  # http.server takes classes, and they close over the a
                 loopback.ended.wait(30)
             self.close_connection = answer.ending != "clean"
 
-        do_GET = do_POST = do_DELETE = handle_any  # noqa: N815  # the names that http.server calls
+        do_GET = do_HEAD = do_POST = do_DELETE = handle_any  # noqa: N815  # the names that http.server calls
 
         def _body(self) -> bytes:
             if self.headers.get("transfer-encoding") != "chunked":

@@ -15,8 +15,9 @@ from deepseek_gateway._headers import gateway_headers
 from deepseek_gateway._settings import DEFAULT_MODEL
 
 from .ask import arguments, print_answer, read_prompt
-from .env import env
 from .options import Commands, DebugOption, EndpointOption, EnvFileOption, ModelOption, RouteOption, load_settings, say
+from .run import run
+from .serve import serve
 
 app: typer.Typer = typer.Typer(
     cls=Commands, add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False
@@ -128,7 +129,8 @@ def _pair(text: str) -> tuple[str, str]:
     return key, value
 
 
-app.command(context_settings={"allow_interspersed_args": False})(env)
+app.command()(serve)
+app.command(context_settings={"allow_interspersed_args": False})(run)
 
 
 @app.command()
@@ -232,9 +234,9 @@ def serve_emulator(  # noqa: PLR0913  # one parameter for each option
     """
     if env_file or endpoint:
         raise typer.BadParameter("the emulator takes no settings, so neither --env-file nor --endpoint")
-    from .emulator import run  # noqa: PLC0415  # it needs the extra
+    from .emulator import run_emulator  # noqa: PLC0415  # it needs the extra
 
     options: dict[str, Any] = {"port": port, "authenticated": authenticated, "latency": latency}
     if not stored_key:
         options["stored_keys"] = {}
-    run(options, fail or [], route or "provider", debug=debug)
+    run_emulator(options, fail or [], route or "provider", debug=debug)

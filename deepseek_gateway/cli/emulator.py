@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import traceback
-from contextlib import suppress
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from time import localtime, strftime
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +13,7 @@ from rich.text import Text
 
 from deepseek_gateway._settings import VARIABLE
 
+from .interruption import cannot_listen, end_when_interrupted, until_none
 from .options import say
 
 if TYPE_CHECKING:
@@ -24,11 +22,10 @@ if TYPE_CHECKING:
     from deepseek_gateway._settings import Route
     from deepseek_gateway.emulator import Emulator, Row
 
-_LONGEST_WAIT = 0.2  # seconds; on Windows, Ctrl-C does not end a wait without a timeout
 _COLOURS = {2: "green", 4: "yellow", 5: "red"}
 
 
-def run(options: Mapping[str, Any], failures: Sequence[str], route: Route, *, debug: bool) -> None:
+def run_emulator(options: Mapping[str, Any], failures: Sequence[str], route: Route, *, debug: bool) -> None:
     """Serve an `Emulator` with these options until the process is interrupted, or report which option is wrong."""
     from deepseek_gateway.emulator import Emulator  # noqa: PLC0415  # it needs the extra
 
@@ -42,11 +39,7 @@ def run(options: Mapping[str, Any], failures: Sequence[str], route: Route, *, de
     try:
         serve(emulator, rows, Console(highlight=False, soft_wrap=True), route)
     except (OSError, RuntimeError) as error:
-        message = str(error)
-        if isinstance(error, OSError):
-            reason = os.strerror(error.errno) if error.errno else message
-            message = f"Cannot listen on port {options['port']} of 127.0.0.1 ({reason}); "
-            message += "choose another with --port, 0 for any."
+        message = cannot_listen(options["port"], error) if isinstance(error, OSError) else str(error)
         say(f"{traceback.format_exc()}{message}" if debug else message)
         raise typer.Exit(1) from None
 
@@ -70,25 +63,14 @@ def _add_failure(emulator: Emulator, text: str) -> None:
 
 def serve(emulator: Emulator, rows: SimpleQueue[Row | None], console: Console, route: Route = "provider") -> None:
     """Serve until the process is interrupted or asked to terminate."""
-
-    def end(*_: object) -> None:
-        rows.put(None)
-
-    for interruption in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(interruption, end)
+    end_when_interrupted(rows)
     with emulator:
         for text in introduction(emulator, route):
             console.print(text, markup=False)
         prefixes = f"/v1/{emulator.account_id}/{emulator.gateway_id}", f"/client/v4/accounts/{emulator.account_id}"
-        while row := _next(rows):
+        for row in until_none(rows):
             console.print(line(row, prefixes))
             emulator.requests.clear()  # nobody reads them here, and they would fill the memory
-
-
-def _next(rows: SimpleQueue[Row | None]) -> Row | None:
-    while True:
-        with suppress(Empty):
-            return rows.get(timeout=_LONGEST_WAIT)
 
 
 def introduction(emulator: Emulator, route: Route = "provider") -> Iterator[str]:

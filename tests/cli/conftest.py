@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from calling import KEY, TOKEN
 from commands import examine, set_up
+from forwarded import forwarder
 
 from deepseek_gateway.emulator import Emulator
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from forwarded import Running
     from loopback import Loopback
 
     from deepseek_gateway import GatewayConfig
@@ -30,6 +32,13 @@ def emulator(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
 def server(gateway: Loopback, config_at: Callable[..., GatewayConfig], monkeypatch: pytest.MonkeyPatch) -> Loopback:
     set_up(monkeypatch, config_at(gateway))
     return gateway
+
+
+@pytest.fixture
+def forward(gateway: Loopback, config_at: Callable[..., GatewayConfig]) -> Iterator[Running]:
+    """A forwarder to the loopback server."""
+    with forwarder(config_at(gateway)) as running:
+        yield running
 
 
 @pytest.fixture

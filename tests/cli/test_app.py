@@ -17,10 +17,14 @@ from commands import call
         ("typer", [], "cli"),
         ("rich", ["demo"], "cli"),
         ("uvicorn", ["demo"], "emulator"),
+        ("uvicorn", ["run", "--endpoint", "http://127.0.0.1:9", "--", "true"], "cli"),
         ("starlette", ["ask", "--emulator", "Why?"], "emulator"),
     ],
 )
-def test_command_without_its_extra_names_the_package_to_install(missing: str, arguments: list[str], extra: str) -> None:
+def test_command_without_its_extra_names_the_package_to_install(
+    missing: str, arguments: list[str], extra: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DEEPSEEK_API_KEY", "key")
     code = f"import sys; sys.modules[{missing!r}] = None; from deepseek_gateway.__main__ import main; main()"
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 2
@@ -34,7 +38,8 @@ def test_command_without_its_extra_names_the_package_to_install(missing: str, ar
         (["--help"], 0),
         (["ask", "--help"], 0),
         (["demo", "--help"], 0),
-        (["env", "--help"], 0),
+        (["serve", "--help"], 0),
+        (["run", "--help"], 0),
         (["no-such-command"], 2),
     ],
 )
@@ -45,7 +50,7 @@ def test_help_fits_80_columns_and_unknown_command_exits_with_status_2(
     got, out, err = call(*arguments)
     assert got == status
     assert all(len(line) <= 80 for line in (out + err).splitlines())
-    assert "..." not in re.sub(r"\[ARGS\]\.\.\.|\[PROGRAM\]\.\.\.|log_id \.\.\.", "", out), "a sentence was cut off"
+    assert "..." not in re.sub(r"\[ARGS\]\.\.\.|\{?PROGRAM\}?\.\.\.|log_id \.\.\.", "", out), "a sentence was cut off"
 
 
 def test_version_names_openai_and_python() -> None:
@@ -54,7 +59,7 @@ def test_version_names_openai_and_python() -> None:
     assert re.fullmatch(rf"deepseek-gateway .+, openai {openai.__version__}, Python 3\.\d+\.\d+\n", out)
 
 
-@pytest.mark.parametrize("command", ["ask", "env", "demo"])
+@pytest.mark.parametrize("command", ["ask", "serve", "run", "demo"])
 def test_every_command_has_the_options_for_settings(command: str) -> None:
     help_text = call(command, "--help")[1]
     assert all(option in help_text for option in ("--route", "--env-file", "--endpoint", "--debug"))
