@@ -134,3 +134,34 @@ def examples(session: nox.Session, openai: str) -> None:
     with tarfile.open(folder / f"openai-{version}.tar.gz") as archive:
         archive.extractall(folder, filter="data")
     session.run("pytest", "-q", "tests/openai_examples.py", env={"EXAMPLES": f"{folder}/openai-{version}/examples"})
+
+
+# shell-gpt imports click without asking for it. open-interpreter needs pkg_resources, which new setuptools lack.
+UNDECLARED = {"shell-gpt": ["click"], "open-interpreter": ["setuptools<81"]}
+
+
+@nox.session(python=nox.project.python_versions(PROJECT)[0])  # aider needs a Python before 3.13
+@nox.parametrize(
+    ("program", "registry"),
+    re.findall(r"(?m)^\| ([\w-]+ [\d.]+) \| (PyPI|npm) \|", Path("README.md").read_text("utf-8")),
+)
+def programs(session: nox.Session, program: str, registry: str) -> None:
+    """Test README's table of programs, each in an environment of its own, which is removed afterwards."""
+    name, version = program.split()
+    session.install("-q", "-e", ".[test]")
+    folder = Path(session.create_tmp()).resolve() / registry
+    shutil.rmtree(folder, ignore_errors=True)
+    if registry == "npm":
+        session.run("npm", "install", "--silent", "--prefix", str(folder), f"{name}@{version}", external=True)
+        path = folder / "node_modules" / ".bin"
+    else:
+        session.run("python", "-m", "venv", str(folder))
+        path = folder / "bin"
+        distributions = [f"{name}=={version}", *UNDECLARED.get(name, [])]
+        session.run(str(path / "python"), "-m", "pip", "install", "-q", *distributions, external=True)
+    test = f"tests/programs.py::test_program_asks_through_run_with_a_stored_key[{registry}-{name}]"
+    environment = {"PROGRAM_PATH": str(path), "NODE_PATH": str(folder / "node_modules")}
+    try:
+        session.run("pytest", "-q", "-n0", test, env=environment)
+    finally:
+        shutil.rmtree(folder)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import integrations
 import openai
+import programs
 import pytest
 from dotenv import dotenv_values
 
@@ -124,6 +125,11 @@ def test_relative_links_resolve() -> None:
 
 def test_every_library_in_the_integrations_table_has_a_test() -> None:
     assert list(integrations.WRITTEN) == list(integrations.LIBRARIES)
+
+
+def test_programs_table_has_seven_commands_that_nox_runs() -> None:
+    assert len(programs.WRITTEN) == 7
+    assert all("deepseek-gateway run -- " in command for command in programs.WRITTEN.values())
 
 
 PROGRAM = """
