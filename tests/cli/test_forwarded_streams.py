@@ -58,6 +58,12 @@ def test_each_event_and_comment_is_passed_on_before_the_next_one_comes(forward: 
         assert response.read(len(COMMENT)) == COMMENT
 
 
+def test_comment_before_the_first_event_is_passed_on_at_once(forward: Running, gateway: Loopback) -> None:
+    gateway.answer = lambda _: Answer((COMMENT,), ending="stall")
+    with asked(forward) as response:
+        assert response.read(len(COMMENT)) == COMMENT
+
+
 def test_done_event_without_its_blank_line_gets_one(forward: Running, gateway: Loopback) -> None:
     *events, _ = pieces("Hello.")
     gateway.answer = lambda _: Answer((*events, b"data: [DONE]"))
