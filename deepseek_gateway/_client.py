@@ -71,8 +71,8 @@ def create_async_client(
         **options: As for `create_client()`.
 
     Returns:
-        A client whose `type()` is exactly `openai.AsyncOpenAI`. In each event loop and after a fork it opens connections
-        of its own.
+        A client whose `type()` is exactly `openai.AsyncOpenAI`. It opens connections of its own in each event loop and
+        after a fork.
 
     Raises:
         ConfigError: Settings are missing or malformed.
