@@ -58,7 +58,7 @@ def ask(  # noqa: PLR0913  # one parameter for each option
         str | None, typer.Argument(metavar="PROMPT", help="The question; without it or with -, stdin is read.")
     ] = None,
     *,
-    model: ModelOption = DEFAULT_MODEL,
+    model: ModelOption = None,
     system: Annotated[
         str | None, typer.Option("--system", help="System prompt. Default: none.", metavar="TEXT")
     ] = None,
@@ -112,7 +112,7 @@ def ask(  # noqa: PLR0913  # one parameter for each option
             config = stack.enter_context(Emulator()).config(route=route or "provider")
         else:
             config, _ = load_settings(route, env_file, endpoint, hint=_EMULATOR_HINT)
-        text = read_prompt(prompt)
+        text, model = read_prompt(prompt), model or config.model or DEFAULT_MODEL
         streamed = not as_json and cache_key is None and cache_ttl is None  # the gateway caches no streams
         question = arguments(
             prompt=text, model=model, system=system, thinking=not no_thinking, streamed=streamed, headers=headers
@@ -136,7 +136,7 @@ app.command(context_settings={"allow_interspersed_args": False})(run)
 @app.command()
 def doctor(  # noqa: PLR0913  # one parameter for each option
     *,
-    model: ModelOption = DEFAULT_MODEL,
+    model: ModelOption = None,
     offline: Annotated[bool, typer.Option("--offline", help="Open no connection.")] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object: settings, checks, summary and exit_status.")
@@ -157,6 +157,7 @@ def doctor(  # noqa: PLR0913  # one parameter for each option
     from .doctor import Case, diagnose  # noqa: PLC0415  # likewise
 
     findings = look_up(env_file=env_file or ..., route=route, endpoint=endpoint)
+    model = model or str(findings.values["model"] or DEFAULT_MODEL)
     case = Case(findings=findings, model=model, offline=offline)
     results = diagnose(case)
     if as_json:

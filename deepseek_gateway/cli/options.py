@@ -18,13 +18,18 @@ from typer.core import TyperGroup
 
 from deepseek_gateway._codes import REDACTED, RequestFacts, deepseek_remedy, hide
 from deepseek_gateway._config import GatewayConfig, complaint, look_up
-from deepseek_gateway._settings import SETTINGS, VARIABLE, Route
+from deepseek_gateway._settings import DEFAULT_MODEL, SETTINGS, VARIABLE, Route
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 ModelOption: TypeAlias = Annotated[
-    str, typer.Option("--model", help="Model to ask, or dynamic/ROUTE with --route compat.", metavar="NAME")
+    str | None,
+    typer.Option(
+        "--model",
+        help=f"Model to ask, or dynamic/ROUTE with --route compat. Default: {VARIABLE['model']}, else {DEFAULT_MODEL}.",
+        metavar="NAME",
+    ),
 ]
 RouteOption: TypeAlias = Annotated[
     Route | None, typer.Option("--route", help=f"How requests travel. Default: {VARIABLE['route']}, else provider.")

@@ -62,6 +62,13 @@ class TestAnswer:
         assert json.loads(request.headers["cf-aig-metadata"]) == {"team": "docs", "a": "b=c"}
         assert request.headers["cf-aig-event-id"] == "e1"
 
+    def test_configured_model_is_asked_unless_an_option_names_another(
+        self, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("DEEPSEEK_MODEL", "deepseek-v4-pro")
+        assert call("ask", "Why?")[0] == call("ask", "Why?", "--model", "deepseek-flash")[0] == 0
+        assert [request.json["model"] for request in emulator.requests[-2:]] == ["deepseek-v4-pro", "deepseek-flash"]
+
     def test_cache_options_turn_streaming_off_and_hit_the_cache(self, emulator: Emulator) -> None:
         command = ("ask", "Why?", "--cache-key", "why", "--cache-ttl", "60")
         (_, first, miss), (_, second, hit) = call(*command), call(*command)
