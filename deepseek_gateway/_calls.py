@@ -9,7 +9,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ._request import asked_for, whole_number
+from ._request import model_named, whole_number
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
@@ -112,7 +112,7 @@ class GatewayCall:
 def call_from(request: Any, route: Route | None = None) -> GatewayCall:
     """Begin a call with what the request of the SDK says."""
     retry = whole_number(request.headers.get("x-stainless-retry-count")) or 0
-    return GatewayCall(retry=retry, model=asked_for(request)[0], route=route)
+    return GatewayCall(retry=retry, model=model_named(request), route=route)
 
 
 def note_response(call: GatewayCall, status: int, headers: Mapping[str, str]) -> None:

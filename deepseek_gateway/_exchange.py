@@ -13,7 +13,7 @@ from ._adapt import SCHEMA
 from ._calls import call_from, log_call, logger, note_response, usage_in, watchers
 from ._codes import deepseek_remedy
 from ._events import as_events
-from ._request import RefusedRequestError, asked_for, body_to_send, loaded_body, redact, request_facts
+from ._request import RefusedRequestError, asks_for_a_stream, body_to_send, loaded_body, redact, request_facts
 from ._response import Fault, explain, final, hidden_fault, may_hold_a_fault, not_a_stream, redirect_refused, request_id
 from ._stream import CheckedBody, DoneMark, TerminalEvent, Watcher, begins_like_events
 
@@ -162,7 +162,7 @@ class Exchange:
         unread = _with_body(response, status, stream=httpx.ByteStream(body))
         if begins_like_events(body):  # whatever it is labelled
             return self._checked(unread)
-        if not asked_for(self.request)[1]:
+        if not asks_for_a_stream(self.request):
             return unread
         try:
             events = as_events(json.loads(body))
@@ -173,7 +173,7 @@ class Exchange:
     def _checked(self, response: httpx.Response) -> httpx.Response:
         """Have a body looked at as it passes: an event stream for its end, any body for when it is closed."""
         path, end = self.request.url.path, None
-        is_stream = _content_type(response).startswith(_EVENT_STREAM) or asked_for(self.request)[1]
+        is_stream = _content_type(response).startswith(_EVENT_STREAM) or asks_for_a_stream(self.request)
         if is_stream and path.endswith(("/completions", "/responses")):
             end = TerminalEvent() if path.endswith("/responses") else DoneMark()
         elif self._call is None:

@@ -8,7 +8,7 @@ import re
 from functools import cache, lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from itertools import count
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 from urllib.parse import unquote_to_bytes
 
 from ._adapt import adapt, adapted_model, rows_for
@@ -42,7 +42,8 @@ _SDK_AGENT = re.compile(rb"\w*OpenAI/Python")
 
 
 @cache
-def _user_agent() -> bytes:
+def user_agent() -> bytes:
+    """Give the user agent of this package."""
     try:
         return f"deepseek-gateway/{version('deepseek-gateway')}".encode()
     except PackageNotFoundError:  # a copy of the package inside another project
@@ -120,7 +121,7 @@ def headers_to_gateway(config: GatewayConfig, given: Headers, ambient: Ambient, 
             # Old SDKs send a header twice when the caller writes its name in another case. The last is the caller's.
             for_gateway[key] = name, value
         elif key == b"user-agent" and _SDK_AGENT.match(value):
-            others.append((name, _user_agent()))
+            others.append((name, user_agent()))
         elif key not in _OPENAI_ONLY:
             others.append((name, value))
     for key in _CREDENTIALS:
@@ -196,14 +197,26 @@ def loaded_body(request: httpx.Request) -> bytes | None:
         return None
 
 
-def asked_for(request: httpx.Request) -> tuple[str | None, bool]:
-    """Give the model that a request names, and whether it asks for a stream, if its body is JSON in memory."""
+def model_named(request: httpx.Request) -> str | None:
+    """Give the model that the body of a request names, if the body is JSON in memory."""
+    body = loaded_body(request) or b""
+    leading = _LEADING_MODEL.match(body)
+    model = leading.group(1).decode("utf-8", "replace") if leading else _members(body).get("model")
+    return model if isinstance(model, str) else None
+
+
+def asks_for_a_stream(request: httpx.Request) -> bool:
+    """Say whether the body of a request asks for a stream, if it is JSON in memory."""
+    body = loaded_body(request) or b""
+    return b'"stream"' in body and _members(body).get("stream") is True
+
+
+def _members(body: bytes) -> dict[str, Any]:
     try:
-        body = json.loads(loaded_body(request) or b"")
-        model = body.get("model")
-        return model if isinstance(model, str) else None, body.get("stream") is True
-    except (ValueError, AttributeError, RecursionError):
-        return None, False
+        members = json.loads(body)
+    except (ValueError, RecursionError):
+        return {}
+    return cast("dict[str, Any]", members) if isinstance(members, dict) else {}
 
 
 # openai 3 writes the model first, so that it is found without reading the rest of the body.
@@ -272,7 +285,7 @@ def request_facts(request: httpx.Request, config: GatewayConfig) -> RequestFacts
         authorization=authorization,
         gateway_token=authorization if config.route == "rest" else "cf-aig-authorization" in headers,
         key_is_stored=config.route == "rest" or config.api_key is None,
-        model=asked_for(request)[0],
+        model=model_named(request),
         max_attempts=whole_number(headers.get("cf-aig-max-attempts")) or 1,
         path=request.url.path,
         secrets=tuple(filter(None, [*given, config.api_key, config.gateway_token])),

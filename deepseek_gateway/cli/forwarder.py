@@ -22,6 +22,7 @@ import openai
 
 from deepseek_gateway._calls import record_calls
 from deepseek_gateway._client import create_async_http_client
+from deepseek_gateway._request import user_agent
 from deepseek_gateway._server import Server
 from deepseek_gateway._settings import DEFAULT_MODEL
 
@@ -54,8 +55,8 @@ _REDIRECTS = range(300, 400)
 _JSON = [(b"content-type", b"application/json")]
 # The program's own timeout decides how long to wait: when it hangs up, the upstream connection is closed.
 _TIMEOUT = httpx.Timeout(None, connect=30.0)
-# compat documents no list of models, and rest answers 405 (reference/gateway.md). This one is DeepSeek's
-# (reference/deepseek.md).
+# compat documents no list of models, and rest answers 405 (observed). This one is DeepSeek's (DeepSeek docs:
+# api/list-models).
 _NO_MODELS = {400, 404, 405}
 _MODELS = (DEFAULT_MODEL, "deepseek-v4-pro")
 
@@ -155,7 +156,7 @@ class Forwarder:
         self._config, self._key, self._on_line = config, key.encode(), on_line
         self._client: Any = create_async_http_client(config)
         # Cloudflare's browser check refuses requests without a user agent.
-        self._own = [(b"authorization", f"Bearer {config.client_key}".encode()), (b"user-agent", b"deepseek-gateway")]
+        self._own = [(b"authorization", f"Bearer {config.client_key}".encode()), (b"user-agent", user_agent())]
 
     async def close(self) -> None:
         """Close the connections to the gateway."""

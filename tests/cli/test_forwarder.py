@@ -6,6 +6,7 @@ import gzip
 import json
 import socket
 import sys
+from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 import openai
@@ -98,7 +99,7 @@ class TestRequests:
         assert headers["accept"] == "application/json"
         own = {"authorization", "cf-aig-authorization", "host", "content-length", "accept-encoding", "user-agent"}
         assert headers.keys() - own == {"accept", "cf-aig-cache-ttl", "content-type"}
-        assert headers["user-agent"] == "deepseek-gateway"
+        assert headers["user-agent"] == f"deepseek-gateway/{version('deepseek-gateway')}"
         assert forward.key not in str(headers)
 
     def test_stored_key_is_used_and_the_forwarders_key_stays_here(self) -> None:

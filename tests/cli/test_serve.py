@@ -163,9 +163,8 @@ def test_body_of_100_mb_is_held_once_by_the_forwarder() -> None:
         chat(client)
         before = peak(process)
         chat(client, messages=[{"role": "user", "content": "x" * size}])
-        # The forwarder holds it once. The seam reads it as JSON, which takes a text and a value besides for a moment.
-        # Python 3.11 copies what does not fit into the socket's buffer, twice.
-        assert peak(process) - before < 3.5 * size
+        # Until Python 3.12, asyncio copied what does not fit into the socket's buffer, twice.
+        assert peak(process) - before < size * (3.3 if sys.version_info < (3, 12) else 2)
         emulator.requests.clear()
 
 
