@@ -82,9 +82,10 @@ class Refusal(Exception):  # noqa: N818  # it is an answer
         """Write the error."""
         super().__init__(message)
         self.status = status
-        self.body = json.dumps({"error": {"message": message, "type": kind, "param": None, "code": code}}).encode()
+        error = json.dumps({"error": {"message": message, "type": kind, "param": None, "code": code}})
+        self.body: bytes = error.encode()
         # A retry helps only where the network was at fault.
-        self.headers = [*_JSON, *([] if kind == "connection_error" else [(b"x-should-retry", b"false")])]
+        self.headers: list[Header] = [*_JSON, *([] if kind == "connection_error" else [(b"x-should-retry", b"false")])]
 
 
 def check(headers: Iterable[Header], key: bytes) -> None:
