@@ -19,8 +19,8 @@ _PATH = {"provider": "/deepseek", "compat": "/compat", "rest": "/v1"}
 _GATEWAY_HOST = "https://gateway.ai.cloudflare.com/v1"
 _REST_HOST = "https://api.cloudflare.com/client/v4/accounts"
 _FIELDS = {setting.field: setting for setting in SETTINGS}
-# A URL can hold a password or a key in its query, and a key can be pasted into the wrong setting.
-_MAY_HOLD_A_SECRET = re.compile(r"[@?#]|bearer|\bsk-", re.IGNORECASE)
+# A URL can hold a password or a key in its query, and a key can be pasted into the wrong setting. Keys are long words.
+_MAY_HOLD_A_SECRET = re.compile(r"[@?#]|bearer|\bsk-|[\w-]{13,}", re.IGNORECASE)
 
 
 class Secret(Protocol):
