@@ -58,8 +58,11 @@ def connection_options(http_options: dict[str, Any], transport: Any = None) -> d
     named = sys.platform in {"darwin", "win32"} or "_proxy" in " ".join(os.environ).lower()
     in_use = named and options.get("trust_env", True) and _PROXY_SCHEMES & getproxies().keys()
     proxied = in_use or _OTHER_WAYS & options.keys()
-    if transport is None or proxied or not _TAKES_SOCKET_OPTIONS:
+    if proxied:
         return options
+    if transport is None or not _TAKES_SOCKET_OPTIONS:
+        # With trust and proxies settled, the HTTP library would read the environment a second time for nothing.
+        return options if "verify" in http_options or "cert" in http_options else options | {"trust_env": False}
     made_of = {name: options[name] for name in _OF_A_TRANSPORT & options.keys()}
     return options | {"transport": transport(**made_of, socket_options=_socket_options())}
 
