@@ -409,3 +409,13 @@ def test_unreadable_number_in_a_header_costs_neither_the_answer_nor_its_connecti
         call(config_at(gateway), lambda client: one_by_one(client, two))
     assert [recorded.step for recorded in calls] == [None, None]
     assert gateway.connections == 1
+
+
+# aiohttp warns of large bodies, with the bare client as well.
+@pytest.mark.filterwarnings("ignore:Sending a large body:ResourceWarning")
+def test_body_of_several_megabytes_arrives_whole(call: Call, gateway: Loopback, config_at: ConfigAt) -> None:
+    messages = [{"role": "user", "content": "0123456789" * 300_000}]
+    for route in ("provider", "compat"):
+        call(config_at(gateway, route=route), lambda client: chat(client, messages=messages))
+        assert gateway.last.json["messages"] == messages
+        assert gateway.last.header("content-length") == str(len(gateway.last.body))

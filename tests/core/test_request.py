@@ -278,12 +278,23 @@ def test_repr_shows_no_secret(made: object) -> None:
     assert "the-" not in repr(made)
 
 
-# openai 3 writes the model first, so the rest of the body is not read.
-@pytest.mark.parametrize(("route", "copies"), [("provider", 0), ("compat", 1)])
+PROMPT = b'"messages":[{"role":"user","content":"%s"}]' % (b"x" * 1_000_000)
+
+
+# openai 3 writes the model first, older versions last.
+@pytest.mark.parametrize(
+    ("route", "body", "copies"),
+    [
+        ("provider", b'{"model":"deepseek-flash",%s}' % PROMPT, 0),
+        ("provider", b'{%s,"model":"deepseek-flash"}' % PROMPT, 0),
+        ("compat", b'{"model":"deepseek-flash",%s}' % PROMPT, 1),
+        ("compat", b'{%s,"model":"deepseek/deepseek-flash"}' % PROMPT, 0),
+    ],
+    ids=["provider, model first", "provider, model last", "compat, model first", "compat, full name last"],
+)
 def test_megabyte_prompt_is_not_parsed_and_is_copied_at_most_once(
-    monkeypatch: pytest.MonkeyPatch, route: str, copies: int
+    monkeypatch: pytest.MonkeyPatch, route: str, body: bytes, copies: int
 ) -> None:
-    body = b'{"model":"deepseek-flash","messages":[{"role":"user","content":"%s"}]}' % (b"x" * 1_000_000)
     monkeypatch.setattr(json, "loads", lambda _: pytest.fail("the body was parsed"))
     tracemalloc.start()
     try:
