@@ -51,10 +51,18 @@ class RequestFacts:
 
 
 def hide(text: str, secrets: Iterable[str]) -> str:
+    """Replace secrets in a text, also where the escapes of JSON spell them."""
     for secret in secrets:
         if len(secret) >= _SHORTEST_SECRET:
             text = text.replace(secret, REDACTED)
+            if "\\" in text:
+                text = re.sub("".join(map(_spellings, secret)), REDACTED, text)
     return text
+
+
+def _spellings(character: str) -> str:
+    """Give a pattern of a character as JSON may spell it, also JSON inside a text of JSON."""
+    return rf"(?:\\{{0,4}}{re.escape(character)}|\\{{1,4}}u(?i:{ord(character):04x}))"
 
 
 class Code(NamedTuple):

@@ -10,6 +10,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from ._adapt import SCHEMA
+from ._body import PIECE, BoundedBody, Pieces
 from ._calls import call_from, log_call, logger, note_response, usage_in, watchers
 from ._codes import deepseek_remedy
 from ._events import as_events
@@ -18,7 +19,7 @@ from ._response import Fault, explain, final, hidden_fault, may_hold_a_fault, no
 from ._stream import CheckedBody, DoneMark, TerminalEvent, Watcher, begins_like_events
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Iterator
+    from collections.abc import Iterable
 
     import httpx2 as httpx
 
@@ -33,7 +34,6 @@ _EVENT_STREAM = "text/event-stream"
 _USAGE = re.compile(rb'"usage": ?\{')  # most chunks of DeepSeek say that it is null
 # These headers describe a body, and a body of ours has its own.
 _OF_THE_BODY = frozenset({b"content-encoding", b"content-length", b"content-type", b"transfer-encoding"})
-_PIECE = 1_048_576
 
 _NOT_ENFORCED = (
     "DeepSeek enforces no JSON schema. The schema in response_format is sent as a system message that asks for it, so "
@@ -82,8 +82,8 @@ class Exchange:
         )
         if body is not None:
             outgoing.read()  # so that the caller's event hooks can look at it
-            if len(body) > _PIECE:
-                outgoing.stream = _Pieces(body)
+            if len(body) > PIECE:
+                outgoing.stream = Pieces(body)
         return outgoing
 
     def _note_adapted(self, names: tuple[str, ...]) -> None:
@@ -106,15 +106,20 @@ class Exchange:
         if not self.covered:
             return not self._streamed
         headers, success = response.headers, response.status_code < _REDIRECTION
+        if self._call or not success:
+            self._hide_echoes(headers)
         if not (success and "x-request-id" in headers) and (known := request_id(headers)):
             headers["x-request-id"] = known
         if self._call:
             note_response(self._call, response.status_code, headers)
             self._record(self._call)
-        if not (self._streamed and success):
-            return True
         unlabelled = _content_type(response).startswith(("application/json", "text/html"))
-        return not response.is_closed and self.request.method == "POST" and unlabelled
+        if success and not (self._streamed and self.request.method == "POST" and unlabelled):
+            return not self._streamed
+        if not response.is_closed:
+            seconds = self.outgoing.extensions.get("timeout", {}).get("read")
+            response.stream = BoundedBody(response, seconds, error=not success)
+        return not response.is_closed
 
     def failed(self, error: BaseException) -> None:
         """Note that no response came, or not the whole of one, and keep credentials off the exception."""
@@ -145,10 +150,15 @@ class Exchange:
         status = response.status_code
         if response.has_redirect_location:
             return _explained(redirect_refused(status, response.headers["location"]), response)
-        if fault := explain(status, response.headers, response.text, self.facts):
+        _settle_charset(response)
+        text = self.facts.hide(response.text)
+        if fault := explain(status, response.headers, text, self.facts):
             return _explained(fault, response)
-        if remedy := deepseek_remedy(status, response.text, self.facts):
+        if remedy := deepseek_remedy(status, text, self.facts):
             _warn(f"{status} from DeepSeek: {remedy}", response)
+        if text != response.text:
+            kind = [(b"content-type", b"application/json")]
+            response = _with_body(response, status, content=text.encode(), headers=kind)
         if final(status, self.facts):
             response.headers["x-should-retry"] = "false"
         return response
@@ -189,10 +199,18 @@ class Exchange:
         response.stream = body
         return response
 
+    def _hide_echoes(self, headers: httpx.Headers) -> None:
+        """Redact credentials that a server repeats in headers, which hold the ids that are shown and logged."""
+        for name, value in headers.items():
+            if (hidden := self.facts.hide(value)) != value:
+                headers[name] = hidden
+
     def _explain_event(self, response: httpx.Response, data: bytes) -> bytes | None:
-        fault = hidden_fault(data.decode("utf-8", "replace"), self.facts)
+        text = data.decode("utf-8", "replace")
+        fault = hidden_fault(text, self.facts)
         if not fault or fault.type != "ai_gateway_error":
-            return None
+            hidden = self.facts.hide(text)
+            return None if hidden == text else hidden.encode()
         _warn(fault.logged, response)
         return json.dumps(fault.body).encode()
 
@@ -212,22 +230,16 @@ class Exchange:
             log_call(call, f"{self.request.method} {path.decode('ascii', 'replace')}", error)
 
 
-class _Pieces(httpx.SyncByteStream, httpx.AsyncByteStream):
-    """A large body in pieces. Until Python 3.12, asyncio copies twice what a socket does not take at once."""
-
-    def __init__(self, body: bytes) -> None:
-        self._body = memoryview(body)
-
-    def __iter__(self) -> Iterator[bytes]:
-        return (bytes(self._body[start : start + _PIECE]) for start in range(0, len(self._body), _PIECE))
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        for piece in self:
-            yield piece
-
-
 def _content_type(response: httpx.Response) -> str:
     return str(response.headers.get("content-type", "")).lower()
+
+
+def _settle_charset(response: httpx.Response) -> None:
+    """Read a text as UTF-8 if its charset, such as `hex`, decodes no text. The SDK reads the text as well."""
+    try:
+        response.content.decode(response.encoding or "utf-8", "replace")
+    except (LookupError, ValueError):
+        response.encoding = "utf-8"
 
 
 def _warn(text: str, response: httpx.Response) -> None:

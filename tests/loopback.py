@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -51,8 +52,9 @@ class Received:
 class Answer:
     """One response. Bytes are sent as they are, a list as an event stream, and any other body as JSON.
 
-    A tuple of bytes is sent piece by piece, as an event stream unless the headers say otherwise. `ending` decides how
-    such a response ends: "clean", "broken" (the connection is closed in the middle) or "stall" (nothing more comes).
+    A tuple or generator of bytes is sent piece by piece, as an event stream unless the headers say otherwise.
+    `ending` decides how such a response ends: "clean", "broken" (the connection is closed in the middle) or "stall"
+    (nothing more comes).
     """
 
     body: Any = None
@@ -117,7 +119,8 @@ def serve(  # noqa: C901  # http.server takes classes, and they close over the a
             answer = loopback.answer(received)
             kind = "application/json"
             payload = b""
-            if isinstance(answer.body, tuple):
+            pieces = isinstance(answer.body, (tuple, Generator))
+            if pieces:
                 kind = "text/event-stream"
             elif isinstance(answer.body, list):
                 kind = "text/event-stream"
@@ -131,7 +134,6 @@ def serve(  # noqa: C901  # http.server takes classes, and they close over the a
             for name, value in ({"content-type": kind} | answer.headers).items():
                 if value:
                     self.send_header(name, value)
-            pieces = isinstance(answer.body, tuple)
             self.send_header(*("transfer-encoding", "chunked") if pieces else ("content-length", str(len(payload))))
             self.end_headers()
             if pieces:

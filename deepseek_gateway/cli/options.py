@@ -54,7 +54,8 @@ _INTERRUPTED, _BROKEN_PIPE = 130, 141  # what a shell reports for SIGINT and SIG
 
 # The SDK's messages for every lost connection, and what a person can act on.
 _SDK_TEXTS = {"Connection error.": "could not be reached", "Request timed out.": "did not answer in time"}
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+# The last of these turn the direction of a text, which makes a terminal show it in another order.
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 _PART_OF_A_KEY = re.compile(r"(api key: )\S+", re.IGNORECASE)  # DeepSeek's 401 repeats the last four characters
 
 

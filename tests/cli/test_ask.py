@@ -257,7 +257,7 @@ class TestTerminal:
     ) -> None:
         pty = pytest.importorskip("pty")
         server.answer = lambda _: Answer(
-            pieces("# Ti", "tle\n\n", "**bold** `code` \x1b]0;evil\x07", thinking="Hm \x1b[5m")
+            pieces("# Ti", "tle\n\n", "**bold** `code` \x1b]0;evil\x07\u202e\u2066", thinking="Hm \x1b[5m")
         )
         ours, theirs = pty.openpty()
         environ = {name: value for name, value in os.environ.items() if name not in {"NO_COLOR", "FORCE_COLOR"}}

@@ -328,9 +328,10 @@ class TestProxiesOfTheEnvironment:
         assert ways[0] == ways[1]
         assert {url for url in urls if environment and ways[1][url][1] not in {11, 12, 13}} >= set(past)
 
-    def test_invalid_host_in_no_proxy_is_ignored(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    @pytest.mark.parametrize("hosts", ["https://[bad,ok.test", "10.0.0.0/99"])
+    def test_invalid_host_in_no_proxy_is_ignored(self, monkeypatch: pytest.MonkeyPatch, hosts: str) -> None:
         monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:12")
-        monkeypatch.setenv("NO_PROXY", "https://[bad,ok.test")
+        monkeypatch.setenv("NO_PROXY", hosts)
         create_client(GatewayConfig(account_id="acct", api_key=KEY)).close()
 
     def test_transport_mount_or_trust_env_of_the_caller_beats_the_environment(

@@ -97,6 +97,20 @@ class TestChat:
         assert got.error.request.headers["authorization"] == "[redacted]"
         assert len(gateway.received) == 1
 
+    @pytest.mark.parametrize("line_end", [b"\n", b"\r\n"], ids=["LF", "CRLF"])
+    @pytest.mark.parametrize("ending", ["clean", "broken"])
+    def test_cut_at_any_byte_of_the_first_event_raises_a_connection_error(
+        self, gateway: Loopback, config_at: ConfigAt, line_end: bytes, ending: str
+    ) -> None:
+        kinds = [(streamed, self.SHORT), (responses_streamed, RESPONSE_EVENTS[0])]
+        with create_client(config_at(gateway), max_retries=0) as client:
+            for use, first in kinds:
+                whole = first.replace(b"\n", line_end)
+                for cut in range(len(whole) + 1):
+                    gateway.answer = lambda _, sent=whole[:cut]: Answer((sent,) if sent else (), ending=ending)
+                    with pytest.raises(openai.APIConnectionError, match=rf"after {cut} bytes"):
+                        list(use(client))
+
     def test_stalled_stream_raises_a_timeout_error_after_the_events_that_came(
         self, flavour: str, gateway: Loopback, config_at: ConfigAt
     ) -> None:

@@ -1,0 +1,88 @@
+"""Bodies that are no event streams: a large request in pieces, and a response that is read within bounds."""
+
+from __future__ import annotations
+
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from anyio import move_on_after
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+    import httpx2 as httpx
+else:
+    from ._connections import httpx
+
+PIECE = 1_048_576
+_MOST, _MOST_COMPRESSED = 1_048_576, 65_536
+
+
+class Pieces(httpx.SyncByteStream, httpx.AsyncByteStream):
+    """A large body in pieces. Until Python 3.12, asyncio copies twice what a socket does not take at once."""
+
+    def __init__(self, body: bytes) -> None:
+        """Take a body that stays in memory, so that it can be sent again."""
+        self._body = memoryview(body)
+
+    def __iter__(self) -> Iterator[bytes]:
+        return (bytes(self._body[start : start + PIECE]) for start in range(0, len(self._body), PIECE))
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for piece in self:
+            yield piece
+
+
+class BoundedBody(httpx.SyncByteStream, httpx.AsyncByteStream):
+    """The body of a response that is read before the SDK is given it. The read timeout holds for the whole of it.
+
+    Of an error, what came until then is kept, at most 1 MiB (64 KiB if it is compressed). Any other body raises.
+    """
+
+    def __init__(self, response: httpx.Response, seconds: float | None, *, error: bool) -> None:
+        """Take the place of the body of a response, which has not been read."""
+        self._inner: Any = response.stream
+        self._seconds = float("inf") if seconds is None else seconds
+        self._error = error
+        self._room = _MOST_COMPRESSED if "content-encoding" in response.headers else _MOST
+
+    @property
+    def elapsed(self) -> Any:
+        """The time that the call took, where the HTTP library keeps it with the stream."""
+        return getattr(self._inner, "elapsed", None)
+
+    def __iter__(self) -> Iterator[bytes]:
+        deadline = monotonic() + self._seconds
+        for chunk in self._inner:
+            yield self._kept(chunk)
+            if self._ends(late=monotonic() > deadline):
+                return
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        deadline, chunks = monotonic() + self._seconds, aiter(self._inner)
+        while True:
+            chunk = None
+            with move_on_after(deadline - monotonic()) as scope:
+                chunk = await anext(chunks, None)
+            if chunk is not None:
+                yield self._kept(chunk)
+            elif not scope.cancelled_caught:
+                return
+            if self._ends(late=scope.cancelled_caught):
+                return
+
+    def _kept(self, chunk: bytes) -> bytes:
+        kept = chunk[: self._room] if self._error else chunk
+        self._room -= len(kept)
+        return kept
+
+    def _ends(self, *, late: bool) -> bool:
+        if late and not self._error:
+            raise httpx.ReadTimeout("The body took longer than the read timeout.")
+        return late or (self._error and self._room <= 0)
+
+    def close(self) -> None:
+        self._inner.close()
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()

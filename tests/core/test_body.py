@@ -1,0 +1,160 @@
+"""Bodies that are read before the SDK is given them: bounds of time and size, charsets, and echoed credentials."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import logging
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import openai
+import pytest
+from calling import KEY, TOKEN, chat, failing, streamed
+from loopback import COMPLETION, Answer, Loopback
+
+from deepseek_gateway import record_calls
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from calling import Call, ConfigAt
+
+TIMEOUT = 0.3
+JSON = {"content-type": "application/json"}
+
+
+def dripping(first: bytes) -> Iterator[bytes]:
+    """Send a body that goes on for ten seconds. No pause in it is longer than the timeout."""
+    yield first
+    for _ in range(200):
+        time.sleep(0.05)
+        yield b" "
+
+
+def endless() -> Iterator[bytes]:
+    while True:
+        yield b"x" * 65_536
+
+
+class TestBounds:
+    @pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])
+    def test_error_that_drips_ends_after_the_read_timeout_and_keeps_its_status(
+        self, call: Call, gateway: Loopback, config_at: ConfigAt, stream: bool
+    ) -> None:
+        gateway.answer = lambda _: Answer(dripping(b"no tea"), 418, {"content-type": "text/plain"})
+        began = time.monotonic()
+        error = failing(call, config_at(gateway), lambda client: chat(client, stream=stream), timeout=TIMEOUT)
+        assert time.monotonic() - began < 3
+        assert (error.status_code, error.body["message"]) == (418, "418 from DeepSeek: no tea")
+        assert len(gateway.received) == 1
+
+    def test_error_without_end_is_cut_after_a_mebibyte(
+        self, call: Call, gateway: Loopback, config_at: ConfigAt
+    ) -> None:
+        gateway.answer = lambda _: Answer(endless(), 418, {"content-type": "text/plain"})
+        error = failing(call, config_at(gateway), timeout=30)
+        assert error.body["original"] == "x" * 1_048_576
+        assert len(error.body["message"]) < 400
+
+    def test_compressed_error_is_cut_after_64_kib_of_the_wire(
+        self, call: Call, gateway: Loopback, config_at: ConfigAt
+    ) -> None:
+        bomb = gzip.compress(b"x" * 200_000_000, compresslevel=1)
+        headers = {"content-type": "text/plain", "content-encoding": "gzip"}
+        gateway.answer = lambda _: Answer((bomb[:40_000], bomb[40_000:]), 418, headers)
+        error = failing(call, config_at(gateway))
+        assert len(error.body["original"]) < 20_000_000
+
+    def test_whole_body_that_comes_in_place_of_a_stream_ends_after_the_read_timeout(
+        self, call: Call, gateway: Loopback, config_at: ConfigAt
+    ) -> None:
+        gateway.answer = lambda _: Answer(dripping(b'{"id":'), 200, JSON)
+        began = time.monotonic()
+        with pytest.raises(openai.APITimeoutError):
+            call(config_at(gateway), streamed, timeout=TIMEOUT, max_retries=0)
+        assert time.monotonic() - began < 3
+
+    def test_answer_that_was_not_asked_for_as_a_stream_may_take_longer_than_the_read_timeout(
+        self, call: Call, gateway: Loopback, config_at: ConfigAt
+    ) -> None:
+        def slow() -> Iterator[bytes]:
+            for _ in range(8):  # DeepSeek sends blank lines while a call waits
+                yield b"\n"
+                time.sleep(0.05)
+            yield json.dumps(COMPLETION).encode()
+
+        gateway.answer = lambda _: Answer(slow(), 200, JSON)
+        assert call(config_at(gateway), chat, timeout=TIMEOUT).choices[0].message.content == "Hello."
+
+
+@pytest.mark.parametrize("charset", ["hex", "idna", "undefined", "zlib", "no-such-charset"])
+@pytest.mark.parametrize("body", [{"error": {"message": "No tea é"}}, "No tea é".encode()], ids=["JSON", "text"])
+def test_error_in_a_charset_that_decodes_no_text_is_read_as_utf_8(
+    call: Call, gateway: Loopback, config_at: ConfigAt, charset: str, body: Any
+) -> None:
+    gateway.answer = lambda _: Answer(body, 418, {"content-type": f"application/json; charset={charset}"})
+    error = failing(call, config_at(gateway))
+    assert (error.status_code, error.body["message"].endswith("No tea é")) == (418, True)
+
+
+def escaped(text: str) -> str:
+    """Spell a text in escapes of JSON."""
+    return "".join(f"\\u{ord(character):04X}" for character in text)
+
+
+ERRORS: dict[str, str] = {
+    "DeepSeek's": '{"error":{"message":"The key %s is invalid","type":"x","param":null,"code":"y"}}',
+    "gateway's": '{"success":false,"error":[{"code":2009,"message":"Unauthorized %s"}]}',
+    "upstream's": '{"detail":"%s"}',
+    "text": "%s",
+    "JSON in JSON": json.dumps({"error": {"message": '{"key":"%s"}'}}),
+}
+
+
+class TestEchoedCredentials:
+    """A server may repeat a credential. It is shown nowhere."""
+
+    @pytest.mark.parametrize("body", ERRORS.values(), ids=ERRORS)
+    @pytest.mark.parametrize("spelling", [str, escaped, lambda text: text.replace("-", "\\u002d")])
+    @pytest.mark.parametrize("secret", [KEY, TOKEN])
+    def test_credential_in_an_error_is_redacted_however_it_is_spelled(
+        self, call: Call, gateway: Loopback, config_at: ConfigAt, body: str, spelling: Callable[[str], str], secret: str
+    ) -> None:
+        written = spelling(secret)
+        gateway.answer = lambda _: Answer((body % written).encode(), 401, JSON)
+        error = failing(call, config_at(gateway))
+        shown = f"{error.message} {error} {error.body} {error.response.text}"
+        assert "[redacted]" in shown
+        assert secret not in shown
+        assert written not in shown
+
+    @pytest.mark.parametrize("spelling", [str, escaped])
+    def test_credential_in_an_error_event_is_redacted(
+        self, call: Call, gateway: Loopback, config_at: ConfigAt, spelling: Callable[[str], str]
+    ) -> None:
+        event = b"data: %s\n\n" % (ERRORS["DeepSeek's"] % spelling(KEY)).encode()
+        gateway.answer = lambda _: Answer((event,))
+        with pytest.raises(openai.APIError, match=r"The key \[redacted\] is invalid"):
+            call(config_at(gateway), streamed)
+
+    def test_error_without_a_credential_passes_byte_for_byte(
+        self, call: Call, gateway: Loopback, config_at: ConfigAt
+    ) -> None:
+        body = b'{ "error" : {"message":"\\u004eo, \\"you\\" \\/ don\'t"} }\n'
+        gateway.answer = lambda _: Answer(body, 400, JSON)
+        assert failing(call, config_at(gateway)).response.content == body
+
+    def test_credential_in_an_id_is_neither_logged_nor_recorded(
+        self, call: Call, gateway: Loopback, config_at: ConfigAt, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level(logging.INFO)
+        ids = {"cf-aig-log-id": TOKEN, "cf-ray": TOKEN, "x-ds-trace-id": KEY}
+        for status in (200, 401):
+            gateway.answer = lambda _, status=status: Answer(COMPLETION, status, ids)
+            with record_calls() as calls, suppress(openai.AuthenticationError):
+                call(config_at(gateway), chat)
+            assert calls[0].log_id == "[redacted]"
+            assert KEY not in repr(calls) + caplog.text
+            assert TOKEN not in repr(calls) + caplog.text
