@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 REDACTED = "[redacted]"
 _SHORTEST_SECRET = 8  # a shorter text is an ordinary word, and replacing it would spoil the message
 
-_ACCOUNT, _GATEWAY, _KEY, _TOKEN, _ENDPOINT, _MODEL = (
-    VARIABLE[name] for name in ("account_id", "gateway_id", "api_key", "gateway_token", "endpoint", "model")
+_ACCOUNT, _GATEWAY, _KEY, _TOKEN, _ENDPOINT, _MODEL, _ROUTE = (
+    VARIABLE[name] for name in ("account_id", "gateway_id", "api_key", "gateway_token", "endpoint", "model", "route")
 )
 
 
@@ -85,9 +85,15 @@ def _token_with(permission: str) -> Callable[[RequestFacts], str]:
 
 
 def _provider_unknown(facts: RequestFacts) -> str:
+    if facts.route == "rest":  # its path begins with /v1, which the endpoint of another route takes for a provider
+        return f"{_ENDPOINT} is an address of the other routes; give one of the rest route, or set {_ROUTE} to another"
     if facts.route == "provider":
         return f"check that {_ENDPOINT} ends before /deepseek"
     return f"check the prefix of the model {facts.model!r}, such as deepseek/"
+
+
+def _nothing_there(facts: RequestFacts) -> str:
+    return f"check {_ENDPOINT}" + ("" if facts.route == "rest" else "; api.cloudflare.com is for the rest route only")
 
 
 def _not_reached(facts: RequestFacts) -> str:
@@ -124,7 +130,7 @@ CODES: dict[str, Code] = {
     "2040": Code("no key is stored under this alias", "correct byok_alias, or store a key under it at Cloudflare"),
     "2041": _SPEND_LIMIT,
     "2045": _SPEND_LIMIT,
-    "7000": Code("there is nothing at this address", f"check {_ENDPOINT}"),
+    "7000": Code("there is nothing at this address", _nothing_there),
     "7001": Code("the rest route does not offer this method here", "use the provider route"),
     "7003": Code("the model is not known here", "check its name and prefix, such as deepseek/deepseek-flash"),
     "7013": Code("the guardrails' scanner is not available", "try again later", retry=True),

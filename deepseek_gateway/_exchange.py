@@ -35,6 +35,11 @@ _USAGE = re.compile(rb'"usage": ?\{')  # most chunks of DeepSeek say that it is 
 # These headers describe a body, and a body of ours has its own.
 _OF_THE_BODY = frozenset({b"content-encoding", b"content-length", b"content-type", b"transfer-encoding"})
 
+_UNAUTHORISED = {401, 403}
+_WITHHELD = (
+    "the URL does not lie under the base URL of this client, so your credentials were withheld. Give the address of "
+    "another gateway as endpoint, and use another client for any other service."
+)
 _NOT_ENFORCED = (
     "DeepSeek enforces no JSON schema. The schema in response_format is sent as a system message that asks for it, so "
     "validate the answer, as parse() does. (This is said once for each client.)"
@@ -134,6 +139,8 @@ class Exchange:
     def incoming(self, response: httpx.Response) -> httpx.Response:
         """Give what the SDK is given. The body has been read, unless the SDK reads it itself."""
         if not self.covered:
+            if response.status_code in _UNAUTHORISED and "authorization" not in self.outgoing.headers:
+                _warn(f"{response.status_code} from {self.request.url.host}: {_WITHHELD}", response)
             return response
         success = response.status_code < _REDIRECTION
         if success and not response.is_closed:

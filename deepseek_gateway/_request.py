@@ -28,6 +28,7 @@ Headers: TypeAlias = tuple[Header, ...]
 Ambient: TypeAlias = frozenset[Header]  # put there by the environment alone; the names are in lower case
 
 _CREDENTIALS = (b"authorization", b"cf-aig-authorization")
+_ACCESS = b"cf-access-"  # a token, or the two parts of a service token (Cloudflare docs: Access, service tokens)
 # A credential with one of these could not be sent, or would be sent without its end.
 _UNFIT = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]|\s$")
 # The SDK fills these from OPENAI_ORG_ID and OPENAI_PROJECT_ID, and describes the machine with the others.
@@ -138,7 +139,7 @@ def headers_to_gateway(config: GatewayConfig, given: Headers, ambient: Ambient, 
 def headers_to_elsewhere(config: GatewayConfig, given: Headers, ambient: Ambient, url: httpx.URL) -> Headers:
     """Say with which headers a request to any other URL is sent: those that the caller gave for it.
 
-    `cf-aig-*` headers never go to another origin, because a copy of a client would carry them there unasked.
+    Cloudflare's headers never go to another origin, because a copy of a client would carry them there unasked.
     """
     own = type(url)(config.base_url)
     same_origin = (url.scheme, url.host, url.port) == (own.scheme, own.host, own.port)
@@ -147,7 +148,7 @@ def headers_to_elsewhere(config: GatewayConfig, given: Headers, ambient: Ambient
         (name, value)
         for name, value in _without_ambient(config, given, ambient, url.netloc)
         if secrets.isdisjoint(re.split(rb"[\s,;=]+", value))
-        and (same_origin or not name.lower().startswith(b"cf-aig-"))
+        and (same_origin or not name.lower().startswith((b"cf-aig-", _ACCESS)))
     )
 
 
@@ -181,8 +182,13 @@ def ambient_headers(environ: Mapping[str, str], explicit: Mapping[str, Any]) -> 
 def redact(headers: httpx.Headers) -> None:
     """Blank out credentials in headers that stay on responses and exceptions, where they may be pickled or logged."""
     for name, _ in headers.raw:
-        if name.lower() in _CREDENTIALS:
+        if _holds_a_credential(name):
             headers[name.decode()] = REDACTED
+
+
+def _holds_a_credential(name: bytes) -> bool:
+    lowered = name.lower()
+    return lowered in _CREDENTIALS or lowered.startswith(_ACCESS)
 
 
 def whole_number(text: str | None) -> int | None:
@@ -287,7 +293,7 @@ def request_facts(request: httpx.Request, config: GatewayConfig) -> RequestFacts
     """Say what is known of a request, as it was sent with its credentials. Nothing else makes `RequestFacts`."""
     headers = request.headers
     authorization = "authorization" in headers
-    given = [headers.get(name.decode(), "").removeprefix("Bearer ") for name in _CREDENTIALS]
+    given = [text.removeprefix("Bearer ") for name, text in headers.items() if _holds_a_credential(name.encode())]
     return RequestFacts(
         method=request.method,
         route=config.route,

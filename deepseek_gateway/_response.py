@@ -52,11 +52,21 @@ def request_id(headers: Mapping[str, str]) -> str | None:
 
 
 def redirect_refused(status: int, location: str) -> Fault:
-    """Say that a redirect was not followed. The path of its target could hold a secret and is not shown."""
+    """Say that a redirect was not followed. The path of its target could hold a secret and is not shown.
+
+    Cloudflare Access, which may stand before a custom domain, redirects to its login (observed).
+    """
     host = location.partition("?")[0].partition("://")[2].partition("/")[0].rpartition("@")[2]
+    if host.endswith(".cloudflareaccess.com"):
+        remedy = (
+            f"This is the login of Cloudflare Access, which protects {VARIABLE['endpoint']}. Send the headers of a "
+            "service token in default_headers: CF-Access-Client-Id and CF-Access-Client-Secret."
+        )
+    else:
+        remedy = f"Check {VARIABLE['endpoint']}."
     message = (
         f"The gateway's address answered with a redirect to {host or 'another path of the same host'}, which was not "
-        f"followed, because your credentials would have gone there. Check {VARIABLE['endpoint']}."
+        f"followed, because your credentials would have gone there. {remedy}"
     )
     return Fault(status, message, "redirect_refused", "redirect_refused", retry=False)
 

@@ -369,8 +369,15 @@ class TestRemedies:
                 {"route": "rest"},
                 {},
                 short_form(2008, "Invalid provider"),
-                "the model 'deepseek/deepseek-flash'",
+                "DEEPSEEK_GATEWAY_ENDPOINT is an address of the other routes",
                 id="2008 on rest",
+            ),
+            pytest.param(
+                {},
+                {},
+                rest_form(7000, "No route for that URI"),
+                "api.cloudflare.com is for the rest route only",
+                id="7000 on provider",
             ),
             pytest.param(
                 {"route": "compat"},

@@ -291,6 +291,7 @@ class TestSecretsStayOut:
     ) -> None:
         gateway.answer = self.failing("error")
         given = {"Authorization": "Bearer given-key", "cf-aig-authorization": "Bearer given-token"}
+        given |= {"CF-Access-Client-Id": "given-id", "CF-Access-Client-Secret": "given-secret"}
         with pytest.raises(openai.AuthenticationError) as caught:
             call(config_at(gateway), lambda client: chat(client, extra_headers=given))
         assert b"given-" not in pickle.dumps(caught.value)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import openai
 import pytest
-from calling import KEY, TOKEN, chat, one_by_one
+from calling import KEY, TOKEN, chat, failing, one_by_one
 from loopback import Answer, Loopback, completion, serve
 
 from deepseek_gateway import create_client, record_calls
@@ -205,6 +205,16 @@ class TestRedirects:
         assert len(gateway.received) == 1
         assert error.response.next_request is None
 
+    def test_redirect_to_the_login_of_cloudflare_access_is_explained(
+        self, call: Call, gateway: Loopback, config_at: ConfigAt
+    ) -> None:
+        location = "https://team.cloudflareaccess.com/cdn-cgi/access/login/ai.example.com?kid=1"
+        gateway.answer = lambda _: Answer({}, 302, {"location": location})
+        with pytest.raises(openai.APIStatusError, match="the login of Cloudflare Access") as caught:
+            call(config_at(gateway), chat)
+        assert "CF-Access-Client-Id and CF-Access-Client-Secret" in caught.value.message
+        assert "kid=1" not in caught.value.message
+
     def test_redirect_is_refused_even_if_the_caller_asks_to_follow_redirects(
         self, call: Call, gateway: Loopback, config_at: ConfigAt
     ) -> None:
@@ -279,13 +289,33 @@ class TestOtherHosts:
     def test_gateway_headers_of_the_caller_go_to_no_other_origin(
         self, call: Call, gateway: Loopback, config_at: ConfigAt
     ) -> None:
-        headers = {"cf-aig-authorization": "Bearer mine", "cf-aig-metadata": "{}", "X-Mine": "1"}
+        headers = {"cf-aig-authorization": "Bearer mine", "cf-aig-metadata": "{}", "CF-Access-Client-Id": "x"}
+        headers |= {"CF-Access-Client-Secret": "the-secret-of-access", "X-Mine": "1"}
         with serve() as other:
             call(config_at(gateway), lambda c: chat(c.with_options(base_url=other.url)), default_headers=headers)
             call(config_at(gateway), lambda c: c.get(other.url + "/x", cast_to=object), default_headers=headers)
             for request in other.received:
-                assert (request.header("cf-aig-authorization"), request.header("cf-aig-metadata")) == (None, None)
+                assert not [name for name, _ in request.headers if name.startswith("cf-")]
                 assert request.header("x-mine") == "1"
+
+    @pytest.mark.parametrize("status", [401, 403])
+    @pytest.mark.parametrize("given", [{}, {"api_key": "for-the-other"}], ids=["withheld", "given"])
+    def test_error_of_another_host_warns_of_withheld_credentials_only_if_they_were_withheld(
+        self,
+        call: Call,
+        gateway: Loopback,
+        config_at: ConfigAt,
+        caplog: pytest.LogCaptureFixture,
+        status: int,
+        given: dict[str, str],
+    ) -> None:
+        with serve(lambda _: Answer({"error": {"message": "no"}}, status)) as other:
+            error = failing(
+                call, config_at(gateway), lambda client: chat(client.with_options(base_url=other.url, **given))
+            )
+        assert error.status_code == status
+        warning = f"{status} from 127.0.0.1: the URL does not lie under the base URL of this client, so your"
+        assert [message.startswith(warning) for message in caplog.messages] == ([] if given else [True])
 
     def test_header_that_happens_to_contain_the_key_reaches_another_host(
         self, call: Call, gateway: Loopback, config_at: ConfigAt
