@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
-from ._settings import VARIABLE
+from ._settings import DEEPSEEK_ONLY, VARIABLE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -43,7 +43,7 @@ class RequestFacts:
     @property
     def to_deepseek(self) -> bool:
         """Whether DeepSeek was asked, and not another provider that compat and rest lead to."""
-        return self.route == "provider" or not self.model or self.model.startswith("deepseek/")
+        return self.route in DEEPSEEK_ONLY or not self.model or self.model.startswith("deepseek/")
 
     def hide(self, text: str) -> str:
         """Replace every credential that was sent, or is configured, in a text that somebody else wrote."""
@@ -169,7 +169,8 @@ def _key_refused(facts: RequestFacts) -> str:
             "an Authorization header was sent, which keeps Cloudflare from adding the stored key; leave it out, "
             "also from default_headers and with_options(api_key=...)"
         )
-    return f"check {_KEY}; to use a key stored at Cloudflare, leave it unset"
+    stored = "" if facts.route == "direct" else "; to use a key stored at Cloudflare, leave it unset"
+    return f"check {_KEY}{stored}"
 
 
 # OpenAI's APIs that DeepSeek lacks, by the paths of their requests.

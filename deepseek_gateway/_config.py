@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import os
-import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, Self, TypedDict, Unpack
 
-from ._settings import PLACEHOLDER, SETTINGS, SWITCH, VARIABLE, Route
+from ._settings import PLACEHOLDER, SETTINGS, SWITCH, Problem, Route, problems_in
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
     from types import EllipsisType
 
 # The path of each route below the endpoint (Cloudflare docs: usage/providers/deepseek, usage/chat-completion,
 # usage/rest-api).
-_PATH = {"provider": "/deepseek", "compat": "/compat", "rest": "/v1"}
+_PATH = {"provider": "/deepseek", "compat": "/compat", "rest": "/v1", "direct": ""}
 _GATEWAY_HOST = "https://gateway.ai.cloudflare.com/v1"
 _REST_HOST = "https://api.cloudflare.com/client/v4/accounts"
 _FIELDS = {setting.field: setting for setting in SETTINGS}
-# A URL can hold a password or a key in its query, and a key can be pasted into the wrong setting. Keys are long words.
-_MAY_HOLD_A_SECRET = re.compile(r"[@?#]|bearer|\bsk-|[\w-]{13,}", re.IGNORECASE)
 
 
 class Secret(Protocol):
@@ -41,6 +38,8 @@ class Settings(TypedDict, total=False):
     model: str | None
     thinking: bool | None
     adapt: bool | None
+    fallback: Literal["direct"] | None
+    direct_endpoint: str | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,13 +56,18 @@ class GatewayConfig:
             sent, because any would keep Cloudflare from adding the stored key.
         gateway_token: Cloudflare API token. Needed where the gateway asks for authentication, for stored keys and
             on the rest route.
-        route: `provider`, `compat` or `rest`.
+        route: `provider`, `compat`, `rest`, or `direct`. The last is DeepSeek itself. It needs `api_key`, and nothing
+            is sent that is meant for Cloudflare.
         endpoint: The URL before `/deepseek`, `/compat` or `/v1`, of a custom domain or a local emulator. Plain `http`
             is accepted for loopback hosts only.
         model: The DeepSeek model that is used where a program names one of OpenAI's, such as `gpt-4o`.
         thinking: Whether DeepSeek thinks, in calls that do not say. DeepSeek's own default is to think.
         adapt: Whether requests are translated from OpenAI's dialect into DeepSeek's. If False, `model` and `thinking`
             do nothing, and every body is sent as it is, apart from the model's prefix on a route.
+        fallback: `direct` sends calls with a key of your own to DeepSeek itself while the gateway is down: when no
+            connection to it can be made, or Cloudflare's edge answers that it is unreachable. Then calls go past the
+            gateway's policies and log.
+        direct_endpoint: Where the route `direct` and the fallback lead.
 
     Raises:
         ConfigError: Something is missing or malformed. The message names every problem and its remedy.
@@ -78,6 +82,8 @@ class GatewayConfig:
     model: str | None = None
     thinking: bool | None = None
     adapt: bool = True
+    fallback: Literal["direct"] | None = None
+    direct_endpoint: str = "https://api.deepseek.com"
 
     if TYPE_CHECKING:  # a dataclass cannot say that a field is given as a `Secret` and read as a text
 
@@ -87,7 +93,7 @@ class GatewayConfig:
         values = _normalised({name: getattr(self, name) for name in _FIELDS})
         for name, value in values.items():
             object.__setattr__(self, name, value)
-        _refuse(tuple(_problems(values, {})))
+        _refuse(tuple(problems_in(values, {})))
 
     @classmethod
     def from_env(
@@ -122,7 +128,7 @@ class GatewayConfig:
     @property
     def base_url(self) -> str:
         """The `base_url` for an OpenAI client on this route, without a trailing slash."""
-        endpoint = self.endpoint
+        endpoint = self.direct_endpoint if self.route == "direct" else self.endpoint
         if endpoint is None and self.route == "rest":
             endpoint = f"{_REST_HOST}/{self.account_id}/ai"
         elif endpoint is None:
@@ -133,11 +139,13 @@ class GatewayConfig:
     def headers(self) -> dict[str, str]:
         """Cloudflare's own headers, for libraries that take values instead of a client.
 
-        `cf-aig-gateway-id` on the rest route, else `cf-aig-authorization` if there is a token. Never `Authorization`.
+        `cf-aig-gateway-id` on the rest route and nothing on the direct route, else `cf-aig-authorization` if there is a
+        token. Never `Authorization`.
         """
         if self.route == "rest":
             return {"cf-aig-gateway-id": self.gateway_id}
-        return {"cf-aig-authorization": f"Bearer {self.gateway_token}"} if self.gateway_token else {}
+        token = self.gateway_token if self.route != "direct" else None
+        return {"cf-aig-authorization": f"Bearer {token}"} if token else {}
 
     @property
     def bearer(self) -> str | None:
@@ -154,14 +162,6 @@ class GatewayConfig:
         `bearer`, or a placeholder when the key is stored at Cloudflare. The HTTP clients of this package never send it.
         """
         return self.bearer or PLACEHOLDER
-
-
-class Problem(NamedTuple):
-    """One thing that is wrong with the settings."""
-
-    sentence: str
-    missing: tuple[str, ...] = ()
-    """The variables of which one is missing."""
 
 
 class Findings(NamedTuple):
@@ -212,7 +212,7 @@ def look_up(
         if found:
             values[name], origins[name] = found[0]
     values = _normalised(values)
-    problems += _problems(values, {name: used for name, (_, used) in origins.items()})
+    problems += problems_in(values, {name: used for name, (_, used) in origins.items()})
     return Findings(values, origins, tuple(problems), path)
 
 
@@ -231,10 +231,11 @@ def _normalised(values: Mapping[str, object]) -> dict[str, object]:
             found[name] = setting.default
         elif isinstance(value, str) and setting.is_switch:
             found[name] = SWITCH.get(value.lower(), value)
-    if isinstance(endpoint := found["endpoint"], str):
-        found["endpoint"] = endpoint.rstrip("/")
-    if isinstance(route := found["route"], str):
-        found["route"] = route.lower()
+    for name, value in found.items():
+        if name in {"endpoint", "direct_endpoint"} and isinstance(value, str):
+            found[name] = value.rstrip("/")
+        elif name in {"route", "fallback"} and isinstance(value, str):
+            found[name] = value.lower()
     return found
 
 
@@ -270,27 +271,3 @@ def complaint(problems: tuple[Problem, ...], or_else: str, looked: str) -> str:
     return "\n".join(
         (text, *([where] if any(problem.missing for problem in problems) else []), *filter(None, [looked]))
     )
-
-
-def _problems(values: Mapping[str, object], names: Mapping[str, str]) -> Iterator[Problem]:
-    """Find what is wrong. `names` are what the caller used, where that is not the field itself. No secret is shown."""
-    about = {name: f"{setting.meaning} ({setting.source})" for name, setting in _FIELDS.items()}
-    account, key, token = (VARIABLE[name] for name in ("account_id", "api_key", "gateway_token"))
-    if values["account_id"] is None and values["endpoint"] is None:
-        yield Problem(f"{account} is not set or blank: {about['account_id']}", (account,))
-    if values["gateway_token"] is None and values["route"] == "rest":
-        sentence = f"{token} is not set or blank, and the rest route needs it: {about['gateway_token']}"
-        yield Problem(sentence, (token,))
-    elif values["gateway_token"] is None and values["api_key"] is None:
-        sentence = f"neither {key} nor {token} is set (blank is unset); give at least one:"
-        lines = f"{sentence}\n      {key}: {about['api_key']}\n      {token}: {about['gateway_token']}"
-        yield Problem(lines, (key, token))
-    for name, setting in _FIELDS.items():
-        value, used = values[name], names.get(name, name)
-        if value is None:
-            continue
-        if not setting.is_switch and not isinstance(value, str):
-            yield Problem(f"{used} must be text, not {type(value).__name__}")
-        elif broken := setting.rule(value):
-            hidden = setting.secret or _MAY_HOLD_A_SECRET.search(str(value))
-            yield Problem(f"{used} {broken}" if hidden else f"{used}={value!r} {broken}")

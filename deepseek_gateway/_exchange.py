@@ -14,6 +14,7 @@ from ._body import PIECE, BoundedBody, Pieces
 from ._calls import call_from, log_call, logger, note_response, usage_in, watchers
 from ._codes import deepseek_remedy
 from ._events import as_events
+from ._fallback import edge_is_alone, never_connected
 from ._request import RefusedRequestError, asks_for_a_stream, body_to_send, loaded_body, redact, request_facts
 from ._response import Fault, explain, final, hidden_fault, may_hold_a_fault, not_a_stream, redirect_refused, request_id
 from ._stream import CheckedBody, DoneMark, TerminalEvent, Watcher, begins_like_events
@@ -53,12 +54,20 @@ class Exchange:
     is an `answer` for a request that must not be sent. `covered` requests go to the gateway, others to some other URL.
     """
 
-    def __init__(self, request: httpx.Request, destination: Destination, *, streamed: bool) -> None:
-        """Decide what to send. `streamed` means that the SDK reads the body of the response itself."""
+    def __init__(
+        self, request: httpx.Request, destination: Destination, *, streamed: bool, direct: httpx.Request | None = None
+    ) -> None:
+        """Decide what to send. `streamed` means that the SDK reads the body of the response itself.
+
+        `direct` is a request to DeepSeek itself that may take the place of this one if there is an `outage`.
+        """
         self.request = request
+        self.direct = direct
+        self.outage: str | None = None
+        """Why the gateway was not reached. Blank: it has answered."""
         self.covered = destination.covers(request.url)
         self._destination = destination
-        self._streamed = streamed
+        self.streamed = streamed
         self._recorders = watchers() if self.covered else None
         self._call = None if self._recorders is None else call_from(request, destination.config.route)
         self._started = perf_counter()
@@ -109,7 +118,7 @@ class Exchange:
         """
         response.request = self.request
         if not self.covered:
-            return not self._streamed
+            return not self.streamed
         headers, success = response.headers, response.status_code < _REDIRECTION
         if self._call or not success:
             self._hide_echoes(headers)
@@ -119,8 +128,8 @@ class Exchange:
             note_response(self._call, response.status_code, headers)
             self._record(self._call)
         unlabelled = _content_type(response).startswith(("application/json", "text/html"))
-        if success and not (self._streamed and self.request.method == "POST" and unlabelled):
-            return not self._streamed
+        if success and not (self.streamed and self.request.method == "POST" and unlabelled):
+            return not self.streamed
         if not response.is_closed:
             seconds = self.outgoing.extensions.get("timeout", {}).get("read")
             response.stream = BoundedBody(response, seconds, error=not success)
@@ -128,6 +137,8 @@ class Exchange:
 
     def failed(self, error: BaseException) -> None:
         """Note that no response came, or not the whole of one, and keep credentials off the exception."""
+        if never_connected(error):
+            self.outage = type(error).__name__
         if isinstance(error, httpx.HTTPError):
             error.request = self.request
             if response := getattr(error, "response", None):  # only a caller's response hook raises such an error
@@ -143,6 +154,7 @@ class Exchange:
                 _warn(f"{response.status_code} from {self.request.url.host}: {_WITHHELD}", response)
             return response
         success = response.status_code < _REDIRECTION
+        self.outage = ""
         if success and not response.is_closed:
             return self._checked(response)
         if success and self._recorders and self._call:
@@ -156,10 +168,12 @@ class Exchange:
         """Explain an error. DeepSeek's own errors pass as they are, and their remedy goes to the log."""
         status = response.status_code
         if response.has_redirect_location:
-            return _explained(redirect_refused(status, response.headers["location"]), response)
+            return _explained(redirect_refused(status, response.headers["location"], self.facts), response)
         _settle_charset(response)
         text = self.facts.hide(response.text)
         if fault := explain(status, response.headers, text, self.facts):
+            if fault.type == "edge_error" and edge_is_alone(status, response.headers):
+                self.outage = f"{status} from Cloudflare's edge"
             return _explained(fault, response)
         if remedy := deepseek_remedy(status, text, self.facts):
             _warn(f"{status} from DeepSeek: {remedy}", response)
@@ -175,7 +189,7 @@ class Exchange:
         body = response.content
         if may_hold_a_fault(body) and (fault := hidden_fault(response.text, self.facts)):
             return _explained(fault, response)
-        if not self._streamed:
+        if not self.streamed:
             return response
         status = response.status_code
         unread = _with_body(response, status, stream=httpx.ByteStream(body))

@@ -16,6 +16,7 @@ import openai
 
 from ._connections import connection_options, set_keep_alive
 from ._exchange import Exchange
+from ._fallback import Fallback
 from ._request import Destination
 
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ class _Seam:
         for name in {"accept", "user-agent", "connection"} - httpx.Headers(http_options.get("headers")).keys():
             del client.headers[name]
         self._destination = Destination(config, httpx.URL(config.base_url), explicit_headers)
+        self._fallback = Fallback(config, self._destination, explicit_headers) if config.fallback else None
         self._keep_alive_later = "transport" not in options
         # Without an auth of its own, httpx 0.23 would read ~/.netrc, and a login there would hide a stored key.
         self._options = {} if http_options.get("auth") else {"auth": httpx.Auth()}
@@ -82,6 +84,22 @@ class _Seam:
         if here not in self._elsewhere:
             self._elsewhere = {place: other for place, other in self._elsewhere.items() if place.lives}
         return self._elsewhere.get(here) or self._elsewhere.setdefault(here, self._anew())
+
+    def _exchange(self, request: httpx.Request, *, streamed: bool) -> Exchange:
+        """Give the exchange with the gateway, or while the gateway is down with DeepSeek itself."""
+        direct = None
+        if fallback := self._fallback:
+            direct = fallback.request_for(request)
+            if direct and fallback.lasts():
+                return Exchange(direct, fallback.destination, streamed=streamed)
+        return Exchange(request, self._destination, streamed=streamed, direct=direct)
+
+    def _after(self, exchange: Exchange) -> Exchange | None:
+        """Give the exchange with DeepSeek itself that follows one with a gateway that is down."""
+        fallback = self._fallback
+        if not (fallback and exchange.direct and fallback.note(exchange.outage)):
+            return None
+        return Exchange(exchange.direct, fallback.destination, streamed=exchange.streamed)
 
     def _options_for(self, exchange: Exchange, options: dict[str, Any]) -> dict[str, Any]:
         """Refuse redirects under the base URL, even if the caller asked for them."""
@@ -97,7 +115,18 @@ class GatewayHttpClient(_Seam, openai.DefaultHttpxClient):
         elsewhere: Self = self._client_at(Place(os.getpid()))
         if elsewhere is not self:
             return elsewhere.send(request, stream=stream, **options)
-        exchange = Exchange(request, self._destination, streamed=stream)
+        exchange = self._exchange(request, streamed=stream)
+        try:
+            response = self._answered(exchange, options)
+        except httpx.TransportError:
+            if (following := self._after(exchange)) is None:
+                raise
+        else:
+            if (following := self._after(exchange)) is None:
+                return response
+        return self._answered(following, options)
+
+    def _answered(self, exchange: Exchange, options: dict[str, Any]) -> httpx.Response:
         if exchange.answer is not None:
             return exchange.answer
         response = None
@@ -129,7 +158,18 @@ class _AsyncSeam(_Seam):
         elsewhere: Self = self._client_at(Place.here())
         if elsewhere is not self:
             return await elsewhere.send(request, stream=stream, **options)
-        exchange = Exchange(request, self._destination, streamed=stream)
+        exchange = self._exchange(request, streamed=stream)
+        try:
+            response = await self._answered(exchange, options)
+        except httpx.TransportError:
+            if (following := self._after(exchange)) is None:
+                raise
+        else:
+            if (following := self._after(exchange)) is None:
+                return response
+        return await self._answered(following, options)
+
+    async def _answered(self, exchange: Exchange, options: dict[str, Any]) -> httpx.Response:
         if exchange.answer is not None:
             return exchange.answer
         response = None

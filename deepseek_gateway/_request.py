@@ -13,7 +13,7 @@ from urllib.parse import unquote_to_bytes
 
 from ._adapt import adapt, adapted_model, rows_for
 from ._codes import REDACTED, RequestFacts
-from ._settings import OPENAI_VARIABLES, PLACEHOLDER, VARIABLE
+from ._settings import DEEPSEEK_ONLY, OPENAI_VARIABLES, PLACEHOLDER, VARIABLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -29,6 +29,7 @@ Ambient: TypeAlias = frozenset[Header]  # put there by the environment alone; th
 
 _CREDENTIALS = (b"authorization", b"cf-aig-authorization")
 _ACCESS = b"cf-access-"  # a token, or the two parts of a service token (Cloudflare docs: Access, service tokens)
+_SECRET = re.compile(rb"(?:cf-aig-)?authorization|cf-access-.*", re.IGNORECASE)
 # A credential with one of these could not be sent, or would be sent without its end.
 _UNFIT = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]|\s$")
 # The SDK fills these from OPENAI_ORG_ID and OPENAI_PROJECT_ID, and describes the machine with the others.
@@ -37,8 +38,6 @@ _OPENAI_ONLY = {b"openai-organization", b"openai-project", *(f"x-stainless-{part
 _AMBIENT_LINES = [(name, variable.header) for name, variable in OPENAI_VARIABLES.items() if variable.header]
 # The values to restore when OPENAI_CUSTOM_HEADERS replaced a header of the SDK's own.
 _SDK_OWN = {b"accept": b"application/json", b"content-type": b"application/json", b"user-agent": b"OpenAI/Python"}
-
-
 _SDK_AGENT = re.compile(rb"\w*OpenAI/Python")
 
 
@@ -56,8 +55,7 @@ class RefusedRequestError(Exception):
 
     def __init__(self, message: str, *, code: str, param: str | None = None) -> None:
         super().__init__(message)
-        self.code = code
-        self.param = param
+        self.code, self.param = code, param
 
 
 class Destination:
@@ -104,7 +102,7 @@ class Destination:
 
 
 def headers_to_gateway(config: GatewayConfig, given: Headers, ambient: Ambient, host: bytes) -> Headers:
-    """Say with which headers a request under the base URL is sent.
+    """Say with which headers a request under the base URL is sent. Nothing of Cloudflare's goes to DeepSeek itself.
 
     The Cloudflare token travels in `cf-aig-authorization` only and the DeepSeek key in `Authorization` only. Cloudflare
     forwards a token that is in both to DeepSeek, and any `Authorization`, even an empty one, keeps Cloudflare from
@@ -118,6 +116,8 @@ def headers_to_gateway(config: GatewayConfig, given: Headers, ambient: Ambient, 
     for_gateway: dict[bytes, Header] = {}
     for name, value in _without_ambient(config, given, ambient, host):
         key = name.lower()
+        if config.route == "direct" and key.startswith((b"cf-aig-", _ACCESS)):
+            continue
         if key == b"authorization" or key.startswith(b"cf-aig-"):
             # Old SDKs send a header twice when the caller writes its name in another case. The last is the caller's.
             for_gateway[key] = name, value
@@ -127,9 +127,9 @@ def headers_to_gateway(config: GatewayConfig, given: Headers, ambient: Ambient, 
             others.append((name, value))
     for key in _CREDENTIALS:
         if key in for_gateway and _UNFIT.search(for_gateway[key][1]):
-            problem = f"The credential given for {key.decode()} holds a control character or ends in white space"
-            remedy = "which no header can carry. Copy the credential again, in one piece."
-            raise RefusedRequestError(f"{problem}, {remedy}", code="unfit_credential")
+            problem = f"The credential given for {key.decode()} holds a control character or ends in white space, which"
+            remedy = "no header can carry. Copy the credential again, in one piece."
+            raise RefusedRequestError(f"{problem} {remedy}", code="unfit_credential")
     if for_gateway.get(b"authorization", (b"", b""))[1] == f"Bearer {PLACEHOLDER}".encode():
         del for_gateway[b"authorization"]
     added = [(name.encode(), text.encode()) for name, text in config.headers.items()]
@@ -182,13 +182,8 @@ def ambient_headers(environ: Mapping[str, str], explicit: Mapping[str, Any]) -> 
 def redact(headers: httpx.Headers) -> None:
     """Blank out credentials in headers that stay on responses and exceptions, where they may be pickled or logged."""
     for name, _ in headers.raw:
-        if _holds_a_credential(name):
+        if _SECRET.fullmatch(name):
             headers[name.decode()] = REDACTED
-
-
-def _holds_a_credential(name: bytes) -> bool:
-    lowered = name.lower()
-    return lowered in _CREDENTIALS or lowered.startswith(_ACCESS)
 
 
 def whole_number(text: str | None) -> int | None:
@@ -213,8 +208,7 @@ def model_named(request: httpx.Request) -> str | None:
 
 def asks_for_a_stream(request: httpx.Request) -> bool:
     """Say whether the body of a request asks for a stream, if it is JSON in memory."""
-    body = loaded_body(request) or b""
-    return b'"stream"' in body and _members(body).get("stream") is True
+    return b'"stream"' in (body := loaded_body(request) or b"") and _members(body).get("stream") is True
 
 
 def _members(body: bytes) -> dict[str, Any]:
@@ -225,15 +219,13 @@ def _members(body: bytes) -> dict[str, Any]:
     return cast("dict[str, Any]", members) if isinstance(members, dict) else {}
 
 
-_LEADING_MODEL = re.compile(rb'\{"model":"([^"\\]*)"')  # openai 3 writes the model first
 _MODEL = re.compile(rb'"model"(?:: ?"([^"\\]*)")?')
 
 
 def _plain_model(body: bytes) -> re.Match[bytes] | None:
     """Find the model in a body that names only one. Reading a large body as JSON takes three times its memory."""
-    if leading := _LEADING_MODEL.match(body):
-        return leading
-    named = list(_MODEL.finditer(body))
+    leading = _MODEL.match(body, 1)  # openai 3 writes the model first
+    named = [leading] if leading else list(_MODEL.finditer(body))
     return named[0] if len(named) == 1 and named[0].group(1) is not None else None
 
 
@@ -246,45 +238,47 @@ def body_to_send(config: GatewayConfig, path: bytes, body: bytes) -> tuple[bytes
     if not rows and (plain := _plain_model(body)):
         start, end = plain.span(1)
         model = body[start:end].decode("utf-8", "surrogateescape")
-        name = model_on(config.route, adapted_model(model, config)).encode("utf-8", "surrogateescape")
+        wanted, names = _model_to_send(model, config)
+        name = wanted.encode("utf-8", "surrogateescape")
         if name == body[start:end]:
             return body, ()
-        if _LEADING_MODEL.match(body):
-            return b"".join((body[:start], name, memoryview(body)[end:])), _model_row(model, config)
+        if plain.start() == 1:
+            return b"".join((body[:start], name, memoryview(body)[end:])), names
     try:
         content = json.loads(body)
         model = content["model"]
-        wanted = model_on(config.route, adapted_model(model, config)) if isinstance(model, str) else model
+        wanted, names = _model_to_send(model, config) if isinstance(model, str) else (model, ())
         translated = content if wanted == model else {**content, "model": wanted}
-        to_deepseek = config.route == "provider" or wanted.startswith("deepseek/")
-        translated, names = adapt(translated, config, rows) if to_deepseek else (translated, ())
+        if config.route in DEEPSEEK_ONLY or wanted.startswith("deepseek/"):
+            translated, more = adapt(translated, config, rows)
+            names += more
         # These are the separators of the SDK. A body in ASCII may hold escapes that UTF-8 cannot express.
         form: Any = {"ensure_ascii": body.isascii(), "separators": (",", ":"), "allow_nan": False}
-        changed = body if translated is content else json.dumps(translated, **form).encode()
+        return body if translated is content else json.dumps(translated, **form).encode(), names
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return body, ()  # the service can say best what is wrong with such a body
-    return changed, (*_model_row(model, config), *names)
 
 
-def _model_row(model: Any, config: GatewayConfig) -> tuple[str, ...]:
-    return ("model",) if isinstance(model, str) and adapted_model(model, config) != model else ()
+def _model_to_send(model: str, config: GatewayConfig) -> tuple[str, tuple[str, ...]]:
+    adapted = adapted_model(model, config)
+    return model_on(config.route, adapted), () if adapted == model else ("model",)
 
 
 def model_on(route: Route, model: str) -> str:
     """Give the name under which a route knows a model.
 
-    DeepSeek refuses a name with a prefix, and the provider route passes names on as they are. The compat and rest
+    DeepSeek refuses a name with a prefix, and the provider route passes names on unchanged. The compat and rest
     routes tell the providers apart by the prefix (Cloudflare docs: usage/providers/deepseek, usage/chat-completion).
     Names themselves are not checked, because new ones appear every quarter. A name that the provider route does not
     lead to is a `RefusedRequestError`.
     """
-    if route != "provider":
+    if route not in DEEPSEEK_ONLY:
         return model if "/" in model or not model else f"deepseek/{model}"
     bare = model.removeprefix("deepseek/")
     if "/" not in bare:
         return bare
     kind = "dynamic route" if bare.startswith("dynamic/") else "model"
-    problem = f"The {kind} {model!r} cannot be reached on the provider route, which leads to DeepSeek only."
+    problem = f"The {kind} {model!r} cannot be reached on the {route} route, which leads to DeepSeek only."
     remedy = f"Use the compat or rest route: create_client(route='compat') or {VARIABLE['route']}=compat."
     raise RefusedRequestError(f"{problem} {remedy}", code="wrong_route", param="model")
 
@@ -293,7 +287,7 @@ def request_facts(request: httpx.Request, config: GatewayConfig) -> RequestFacts
     """Say what is known of a request, as it was sent with its credentials. Nothing else makes `RequestFacts`."""
     headers = request.headers
     authorization = "authorization" in headers
-    given = [text.removeprefix("Bearer ") for name, text in headers.items() if _holds_a_credential(name.encode())]
+    given = [text.removeprefix("Bearer ") for name, text in headers.items() if _SECRET.fullmatch(name.encode())]
     return RequestFacts(
         method=request.method,
         route=config.route,

@@ -51,7 +51,7 @@ def request_id(headers: Mapping[str, str]) -> str | None:
     return headers.get("cf-aig-log-id") or headers.get("x-ds-trace-id") or headers.get("cf-ray")
 
 
-def redirect_refused(status: int, location: str) -> Fault:
+def redirect_refused(status: int, location: str, facts: RequestFacts) -> Fault:
     """Say that a redirect was not followed. The path of its target could hold a secret and is not shown.
 
     Cloudflare Access, which may stand before a custom domain, redirects to its login (observed).
@@ -63,9 +63,10 @@ def redirect_refused(status: int, location: str) -> Fault:
             "service token in default_headers: CF-Access-Client-Id and CF-Access-Client-Secret."
         )
     else:
-        remedy = f"Check {VARIABLE['endpoint']}."
+        remedy = f"Check {VARIABLE['direct_endpoint' if facts.route == 'direct' else 'endpoint']}."
+    whose = "DeepSeek's" if facts.route == "direct" else "The gateway's"
     message = (
-        f"The gateway's address answered with a redirect to {host or 'another path of the same host'}, which was not "
+        f"{whose} address answered with a redirect to {host or 'another path of the same host'}, which was not "
         f"followed, because your credentials would have gone there. {remedy}"
     )
     return Fault(status, message, "redirect_refused", "redirect_refused", retry=False)
@@ -88,7 +89,7 @@ def explain(status: int, headers: Mapping[str, str], text: str, facts: RequestFa
         return _gateway(status, data, facts)
     if isinstance(error, dict) and isinstance(cast("Object", error).get("message"), str):
         return None
-    if "title" in data and "status" in data:
+    if "title" in data and "status" in data and facts.route != "direct":
         problem = ": ".join(str(data[key]) for key in ("title", "detail") if data.get(key))
         return _edge(status, headers, str(data["status"]), problem, data)
     message = next((data[key] for key in ("error", "message", "detail") if isinstance(data.get(key), str)), text)
@@ -166,6 +167,8 @@ def _gateway(status: int, data: Object, facts: RequestFacts) -> Fault:
 
 def _not_json(status: int, headers: Mapping[str, str], text: str, facts: RequestFacts) -> Fault:
     """Tell the edge's plain text and HTML from an upstream's: the gateway gives what it passes on a log id."""
+    if facts.route == "direct":
+        return _upstream(status, text, text, facts)
     if number := re.fullmatch(r"error code: (\d+)", text):
         return _edge(status, headers, number.group(1), text, text)
     if text == "Your request was blocked.":

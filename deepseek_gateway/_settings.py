@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 from urllib.parse import urlsplit
 
-Route: TypeAlias = Literal["provider", "compat", "rest"]
-"""Cloudflare's passthrough to DeepSeek, its OpenAI-compatible endpoint, or the REST API of `api.cloudflare.com`."""
+Route: TypeAlias = Literal["provider", "compat", "rest", "direct"]
+"""Cloudflare's passthrough to DeepSeek, its OpenAI-compatible endpoint, its REST API, or DeepSeek itself."""
 
 ROUTES: tuple[str, ...] = get_args(Route)
+
+DEEPSEEK_ONLY: frozenset[Route] = frozenset({"provider", "direct"})
+"""The routes that lead to DeepSeek alone, and know its models without a prefix."""
 
 
 _Rule: TypeAlias = Callable[[Any], str | None]
@@ -68,8 +71,8 @@ _NUMBERS = re.compile(r"(?:0x[0-9a-f]*|[0-9]+)(?:\.(?:0x[0-9a-f]*|[0-9]+))*")  #
 _DOTS = re.compile(r"(?:^|/)(?:\.|%2e){1,2}(?:/|$)", re.IGNORECASE)
 
 
-def _endpoint_rule(endpoint: str) -> str | None:  # noqa: C901, PLR0911  # a list of rules, one sentence each
-    """Check an endpoint. Where the right value is known, the sentence gives it."""
+def _url_rule(endpoint: str) -> str | None:  # noqa: PLR0911  # a list of rules, one sentence each
+    """Check a base URL."""
     if re.search(r"[\s\x00-\x1f\x7f\\]", endpoint):
         return "contains white space, a control character or a backslash; give it as one plain URL"
     try:
@@ -93,10 +96,18 @@ def _endpoint_rule(endpoint: str) -> str | None:  # noqa: C901, PLR0911  # a lis
         return "contains a placeholder from some documentation; put your own value in its place"
     if url.scheme == "http" and not _is_loopback(url.hostname):
         return f"would send your keys unencrypted to {url.hostname}; use https (plain http is for loopback hosts only)"
+    return None
+
+
+def _endpoint_rule(endpoint: str) -> str | None:
+    """Check an endpoint. Where the right value is known, the sentence gives it."""
+    if broken := _url_rule(endpoint):
+        return broken
+    url = urlsplit(endpoint)
     kept = _ACCOUNT_AND_GATEWAY.match(url.path)
     head = kept.end() if kept else 0
     path = url.path[:head] + _APPENDED.sub("", url.path[head:])
-    shape = _CLOUDFLARE.get(url.hostname)
+    shape = _CLOUDFLARE.get(url.hostname or "")
     if shape and not re.fullmatch(shape, path):
         return f"is no gateway's address at Cloudflare; leave it out and set {VARIABLE['account_id']} instead"
     if path != url.path:
@@ -127,6 +138,10 @@ SWITCH = {"on": True, "off": False, "true": True, "false": False, "1": True, "0"
 
 def _switch_rule(value: object) -> str | None:
     return None if isinstance(value, bool) else "must be on or off"
+
+
+def _fallback_rule(value: str) -> str | None:
+    return None if value == "direct" else "must be direct, or not set"
 
 
 class Setting(NamedTuple):
@@ -182,7 +197,14 @@ SETTINGS = (
         "Cloudflare dashboard, My Profile, API Tokens",
         secret=True,
     ),
-    Setting("route", ("DEEPSEEK_GATEWAY_ROUTE",), _route_rule, "provider", "provider, compat or rest", "your choice"),
+    Setting(
+        "route",
+        ("DEEPSEEK_GATEWAY_ROUTE",),
+        _route_rule,
+        "provider",
+        "provider, compat, rest, or direct for DeepSeek without the gateway",
+        "your choice",
+    ),
     Setting(
         "endpoint",
         ("DEEPSEEK_GATEWAY_ENDPOINT",),
@@ -215,6 +237,22 @@ SETTINGS = (
         "on or off: whether requests are translated from OpenAI's dialect",
         "your choice",
     ),
+    Setting(
+        "fallback",
+        ("DEEPSEEK_GATEWAY_FALLBACK",),
+        _fallback_rule,
+        None,
+        "direct: with a key of your own, go to DeepSeek itself while the gateway is down",
+        "your choice",
+    ),
+    Setting(
+        "direct_endpoint",
+        ("DEEPSEEK_DIRECT_ENDPOINT",),
+        _url_rule,
+        "https://api.deepseek.com",
+        "where the route direct and the fallback lead",
+        "DeepSeek's documentation",
+    ),
 )
 """The only place that spells the variables. Error texts and README's table are made from it."""
 
@@ -224,6 +262,48 @@ PLACEHOLDER = "key-stored-at-cloudflare"
 VARIABLE = {setting.field: setting.variables[0] for setting in SETTINGS}
 
 DEFAULT_MODEL = "deepseek-flash"
+
+# A URL can hold a password or a key in its query, and a key can be pasted into the wrong setting. Keys are long words.
+_MAY_HOLD_A_SECRET = re.compile(r"[@?#]|bearer|\bsk-|[\w-]{13,}", re.IGNORECASE)
+
+
+class Problem(NamedTuple):
+    """One thing that is wrong with the settings."""
+
+    sentence: str
+    missing: tuple[str, ...] = ()
+    """The variables of which one is missing."""
+
+
+def problems_in(values: Mapping[str, object], names: Mapping[str, str]) -> Iterator[Problem]:
+    """Find what is wrong. `names` are what the caller used, where that is not the field itself. No secret is shown."""
+    about = {setting.field: f"{setting.meaning} ({setting.source})" for setting in SETTINGS}
+    route, account, key, token = (
+        values["route"],
+        *(VARIABLE[name] for name in ("account_id", "api_key", "gateway_token")),
+    )
+    if route == "direct":
+        if values["api_key"] is None:
+            yield Problem(f"{key} is not set or blank, and the direct route needs it", (key,))
+    else:
+        if values["account_id"] is None and values["endpoint"] is None:
+            yield Problem(f"{account} is not set or blank: {about['account_id']}", (account,))
+        if values["gateway_token"] is None and route == "rest":
+            sentence = f"{token} is not set or blank, and the rest route needs it: {about['gateway_token']}"
+            yield Problem(sentence, (token,))
+        elif values["gateway_token"] is None and values["api_key"] is None:
+            sentence = f"neither {key} nor {token} is set (blank is unset); give at least one:"
+            lines = f"{sentence}\n      {key}: {about['api_key']}\n      {token}: {about['gateway_token']}"
+            yield Problem(lines, (key, token))
+    for setting in SETTINGS:
+        value, used = values[setting.field], names.get(setting.field, setting.field)
+        if value is None:
+            continue
+        if not setting.is_switch and not isinstance(value, str):
+            yield Problem(f"{used} must be text, not {type(value).__name__}")
+        elif broken := setting.rule(value):
+            hidden = setting.secret or _MAY_HOLD_A_SECRET.search(str(value))
+            yield Problem(f"{used} {broken}" if hidden else f"{used}={value!r} {broken}")
 
 
 class OpenAIVariable(NamedTuple):

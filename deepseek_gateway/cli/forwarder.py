@@ -24,7 +24,7 @@ from deepseek_gateway._calls import record_calls
 from deepseek_gateway._client import create_async_http_client
 from deepseek_gateway._request import user_agent
 from deepseek_gateway._server import Server
-from deepseek_gateway._settings import DEFAULT_MODEL
+from deepseek_gateway._settings import DEEPSEEK_ONLY, DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping
@@ -204,7 +204,7 @@ class Forwarder:
             leaving.cancel()
 
     def _lacks_models(self, line: Line) -> bool:
-        asked = (line.method, line.path) == ("GET", "/models") and self._config.route != "provider"
+        asked = (line.method, line.path) == ("GET", "/models") and self._config.route not in DEEPSEEK_ONLY
         return asked and line.status in _NO_MODELS
 
     async def _forward(self, request: Any, send: Send, line: Line, connection: Any) -> None:

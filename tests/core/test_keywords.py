@@ -36,6 +36,8 @@ VALUES: dict[str, Any] = {
     "model": "deepseek-v4-pro",
     "thinking": False,
     "adapt": False,
+    "fallback": "direct",
+    "direct_endpoint": "https://deepseek.example.com",
 }
 
 
@@ -88,7 +90,7 @@ class TestKeywords:
 
     @pytest.mark.parametrize("factory", [create_http_client, create_async_http_client])
     def test_http_client_takes_no_option_of_the_sdk(self, factory: Any) -> None:
-        with pytest.raises(TypeError, match=r"takes no timeout: the keywords are account_id, .*, adapt$"):
+        with pytest.raises(TypeError, match=r"takes no timeout: the keywords are account_id, .*, direct_endpoint$"):
             factory(GatewayConfig(**VALUES), timeout=5)
 
 

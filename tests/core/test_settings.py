@@ -23,6 +23,7 @@ class TestVariables:
     @pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.field)
     def test_every_variable_reaches_its_field(self, setting: Any) -> None:
         texts = {"route": "compat", "endpoint": "https://ai.example.com", "thinking": "off", "adapt": "Off"}
+        texts |= {"fallback": "direct", "direct_endpoint": "https://deepseek.example.com/v1"}
         text = texts.get(setting.field, "some-value")
         for variable in setting.variables:
             environ = {"CF_AIG_TOKEN": "token", "CLOUDFLARE_ACCOUNT_ID": "acct", variable: text}
@@ -79,7 +80,10 @@ MALFORMED: dict[str, tuple[str, str, str]] = {
     "thinking is a word": ("DEEPSEEK_THINKING", "maybe", "DEEPSEEK_THINKING='maybe' must be on or off"),
     "adapt is a number": ("DEEPSEEK_GATEWAY_ADAPT", "2", "DEEPSEEK_GATEWAY_ADAPT='2' must be on or off"),
     "account is a header": ("CLOUDFLARE_ACCOUNT_ID", f"Bearer {SECRET}", "holds ' '"),
-    "route of another kind": ("DEEPSEEK_GATEWAY_ROUTE", "universal", "must be one of provider, compat, rest"),
+    "route of another kind": ("DEEPSEEK_GATEWAY_ROUTE", "universal", "must be one of provider, compat, rest, direct"),
+    "fallback to another route": ("DEEPSEEK_GATEWAY_FALLBACK", "compat", "must be direct, or not set"),
+    "direct endpoint without TLS": ("DEEPSEEK_DIRECT_ENDPOINT", "http://api.deepseek.com", "use https"),
+    "direct endpoint, no URL": ("DEEPSEEK_DIRECT_ENDPOINT", "api.deepseek.com", "is not an http(s) URL"),
     "endpoint without TLS": ("DEEPSEEK_GATEWAY_ENDPOINT", "http://ai.example.com", "use https"),
     "endpoint like loopback": ("DEEPSEEK_GATEWAY_ENDPOINT", "http://127.0.0.1.example.com", "use https"),
     "endpoint, bad host": ("DEEPSEEK_GATEWAY_ENDPOINT", "https://-_.é*", "no valid host"),
