@@ -125,6 +125,26 @@ def integrations(session: nox.Session, packages: str) -> None:
         session.run("pytest", "-q", "-n0", "-W", "ignore", "tests/integrations/libraries.py", "-k", selected)
 
 
+# Tool -> the fixture that it offers, and the versions of openai that use the HTTP library it mocks.
+MOCKS = {
+    "pytest-httpx": ("httpx_mock", ["floor", "last 2"]),
+    "respx": ("respx_mock", ["floor", "last 2"]),
+    "pytest-httpx2": ("httpx2_mock", ["3.0", "newest"]),
+}
+
+
+@nox.session
+@nox.parametrize(
+    ("tool", "openai"),
+    [nox.param(tool, OPENAI[name], id=f"{tool}, {name}") for tool, (_, names) in MOCKS.items() for name in names],
+)
+def mocking(session: nox.Session, tool: str, openai: str) -> None:
+    """Test each tool that mocks the HTTP library, with the versions of openai that it works with."""
+    session.install("-q", "-e", ".[test]", tool, f"openai{openai}")
+    fixture, _ = MOCKS[tool]
+    session.run("pytest", "-q", "-n0", "tests/testing/mocking.py", "-k", fixture)
+
+
 @nox.session
 @nox.parametrize("openai", [nox.param(version, id=name) for name, version in OPENAI.items()])
 def examples(session: nox.Session, openai: str) -> None:

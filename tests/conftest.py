@@ -22,6 +22,9 @@ OURS = ("CLOUDFLARE_", "CF_AIG_", "DEEPSEEK_", "OPENAI_")
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR")
 
 
+pytest_plugins = ["pytester"]
+
+
 def pytest_report_header() -> str:
     return f"openai {openai.__version__}, flavours {', '.join(FLAVOURS)}"
 

@@ -1,10 +1,10 @@
-"""Cassettes without secrets, for tests of programs that use this package (extra `testing`).
+"""Tests of programs that use this package (extra `testing`).
 
-With pytest-recording, a project's `conftest.py` needs only
+The module `plugin` is a pytest plugin that pytest loads by itself. It has fixtures for the emulator and for cassettes.
+The functions here keep secrets out of cassettes without pytest-recording as well:
 
-    @pytest.fixture
-    def vcr_config():
-        return deepseek_gateway.testing.vcr_config(GatewayConfig.from_env())
+    with vcr.use_cassette("answer.yaml", **vcr_config(GatewayConfig.from_env())):
+        ...
 
 Requests are stored under one address, whichever account, gateway, custom domain or emulator they went to. A cassette
 that one person recorded therefore plays for everybody.

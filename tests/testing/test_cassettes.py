@@ -15,7 +15,6 @@ from calling import LAUNCH_ENVIRONMENT, run
 from cassette_cases import CASSETTES, REPLAYED, cases
 
 from deepseek_gateway import GatewayConfig
-from deepseek_gateway.testing import vcr_config as redacting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -35,35 +34,42 @@ def source(pytestconfig: pytest.Config) -> str:
 
 
 @pytest.fixture
-def config(source: str, route: Any, settings: dict[str, Any], provoked: Any) -> Iterator[GatewayConfig]:
-    """Configure a client for the source: a cassette, the emulator, or the live service that the environment names."""
-    if source == "cassette":
-        yield replace(REPLAYED, route=route, **settings)
-    elif source == "live":
-        if provoked:
-            pytest.skip(f"only the emulator does this on demand: {provoked}")
-        yield replace(GatewayConfig.from_env(LAUNCH_ENVIRONMENT), route=route, **settings)
-    else:
-        rules = {name: value for name, value in (provoked or {}).items() if name == "guardrails"}
-        with importlib.import_module("deepseek_gateway.emulator").Emulator(**rules) as emulator:
-            if provoked and not rules:
-                emulator.fail_next(**provoked)
-            yield emulator.config(route=route, **settings)
+def gateway_emulator(provoked: Any) -> Iterator[Any]:
+    """Run an emulator that fails as the case asks."""
+    rules = {name: value for name, value in (provoked or {}).items() if name == "guardrails"}
+    with importlib.import_module("deepseek_gateway.emulator").Emulator(**rules) as emulator:
+        if provoked and not rules:
+            emulator.fail_next(**provoked)
+        yield emulator
 
 
 @pytest.fixture
-def vcr_config(source: str, config: GatewayConfig) -> dict[str, Any]:
-    return redacting(config, source="emulator" if source == "emulator" else None)
+def gateway_config(
+    request: pytest.FixtureRequest, source: str, route: Any, settings: dict[str, Any], provoked: Any
+) -> GatewayConfig:
+    """Configure a client for the source: a cassette, the emulator, or the live service that the environment names."""
+    if source == "cassette":
+        return replace(REPLAYED, route=route, **settings)
+    if source == "live":
+        if provoked:
+            pytest.skip(f"only the emulator does this on demand: {provoked}")
+        return replace(GatewayConfig.from_env(LAUNCH_ENVIRONMENT), route=route, **settings)
+    return request.getfixturevalue("gateway_emulator").config(route=route, **settings)
+
+
+@pytest.fixture
+def vcr_config(gateway_vcr_config: dict[str, Any]) -> dict[str, Any]:
+    return gateway_vcr_config
 
 
 @pytest.mark.vcr
 @pytest.mark.parametrize("flavour", ["sync", "httpx"])
 @cases
 def test_recorded_exchange_gives_documented_result(
-    config: GatewayConfig, use: Any, check: Callable[[Any], None], flavour: str, vcr: Cassette, source: str
+    gateway_config: GatewayConfig, use: Any, check: Callable[[Any], None], flavour: str, vcr: Cassette, source: str
 ) -> None:
     try:
-        result = run(flavour, config, use, max_retries=0)
+        result = run(flavour, gateway_config, use, max_retries=0)
     except openai.APIError as error:
         result = error
     check(result)
