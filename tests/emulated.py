@@ -20,6 +20,7 @@ PROVIDER = f"{HOST}/deepseek/chat/completions"
 COMPAT = f"{HOST}/compat/chat/completions"
 RESPONSES = f"{HOST}/deepseek/responses"
 AI = f"/client/v4/accounts/{ACCOUNT}/ai/v1"
+DIRECT = "/direct"
 OFF = {"thinking": {"type": "disabled"}}
 WEATHER = {
     "type": "function",

@@ -12,6 +12,7 @@ from deepseek_gateway._server import Connection
 from deepseek_gateway.emulator._gateway import Gateway
 from deepseek_gateway.emulator._page import Page, Row
 from deepseek_gateway.emulator._record import Record
+from deepseek_gateway.emulator._routes import locate
 from deepseek_gateway.emulator._wire import TEXT_TYPE, ReceivedRequest, Reply, body_reply
 
 OWN_FAULT = "The emulator itself failed to answer. This is a fault of the emulator, not of DeepSeek or Cloudflare."
@@ -38,6 +39,7 @@ class Application:
             received = ReceivedRequest(
                 method=request.method,
                 path=scope["path"],
+                route=locate(scope["path"]).route,
                 query=scope["query_string"].decode("latin-1"),
                 headers=request.headers,
                 body=await request.body(),

@@ -71,6 +71,11 @@ class Emulator(Settings):
             raise RuntimeError("The emulator is not running; use it in a `with` block.")
         return self._server.url
 
+    @property
+    def direct_url(self) -> str:
+        """The base URL of DeepSeek's own API, which answers without the gateway; the `direct_endpoint` of settings."""
+        return f"{self.url}/direct"
+
     def config(self, route: Literal["provider", "compat", "rest"] = "provider", **overrides: Any) -> "GatewayConfig":
         """Return the settings that reach this emulator, for `create_client()`.
 
@@ -88,10 +93,11 @@ class Emulator(Settings):
 
     @property
     def environ(self) -> dict[str, str]:
-        """The variables that point a program here on the provider and compat routes; for a child's `os.environ`."""
+        """The variables that point a program here on every route but rest; for a child's `os.environ`."""
         token = {"CF_AIG_TOKEN": self.gateway_token} if self.authenticated else {}
         endpoint = f"{self.url}/v1/{self.account_id}/{self.gateway_id}"
-        return {"DEEPSEEK_GATEWAY_ENDPOINT": endpoint, **token, "DEEPSEEK_API_KEY": self.api_key}
+        direct = {"DEEPSEEK_DIRECT_ENDPOINT": self.direct_url}
+        return {"DEEPSEEK_GATEWAY_ENDPOINT": endpoint, **token, "DEEPSEEK_API_KEY": self.api_key, **direct}
 
     def fail_next(  # noqa: PLR0913 - keyword-only, all with defaults
         self,
@@ -114,11 +120,12 @@ class Emulator(Settings):
     ) -> None:
         """Make the next `times` calls fail; failures strike in the order in which they were asked for.
 
-        Errors of the gateway and of Cloudflare's edge, and `reset`, strike the next request, whatever it is. All others
-        strike the next attempt to reach DeepSeek, which the gateway retries as `cf-aig-max-attempts` says; a request
-        that does not get as far leaves them for the next one. 524 also strikes an attempt, because the edge gives up
-        after DeepSeek has been asked, but it is not retried. Without an error the answer is the ordinary one, delivered
-        as the last seven arguments say. To have a connection refused, stop the emulator.
+        Errors of the gateway and of Cloudflare's edge strike the next request to the gateway, and `reset` the next
+        request, whatever it is. All others strike the next attempt to reach DeepSeek, which the gateway retries as
+        `cf-aig-max-attempts` says; a request that does not get as far leaves them for the next one. 524 also strikes an
+        attempt, because the edge gives up after DeepSeek has been asked, but it is not retried. Without an error the
+        answer is the ordinary one, delivered as the last seven arguments say. To have a connection refused, stop the
+        emulator.
 
         Args:
             code: An error of the gateway (2003 rate limited, 2021 no credits, ...) with its documented status and
@@ -135,7 +142,8 @@ class Emulator(Settings):
             headers: Headers to set on the response.
             event: Make the error this event of a stream, counted from 0, and end the stream with it. If the response is
                 not a stream, it becomes an HTTP 200 with the error as its body.
-            unreachable: DeepSeek cannot be reached. When no attempt is left the gateway answers 2005.
+            unreachable: DeepSeek cannot be reached. When no attempt is left the gateway answers 2005; a direct
+                connection is reset.
             reset: The connection is reset in place of a response.
             latency: Seconds until the response begins, `math.inf` for never.
             keep_alive: Lines of filler: comments in a stream, blank lines before plain JSON. So many are spread over

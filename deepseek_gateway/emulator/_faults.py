@@ -81,10 +81,15 @@ class Fault:
         return self.form in {"edge", "problem"}
 
     @property
+    def cloudflare(self) -> bool:
+        """Whether Cloudflare fails; such a fault waits for a request to the gateway."""
+        return self.edge or self.form in {"gateway", "policy"}
+
+    @property
     def early(self) -> bool:
         """Whether the request gets no further than the gateway; other faults strike a try to reach DeepSeek."""
         late = self.event is not None or (self.edge and self.status == _GAVE_UP)
-        return self.delivery.reset or (not late and (self.edge or self.form in {"gateway", "policy"}))
+        return self.delivery.reset or (not late and self.cloudflare)
 
     def reply(self, route: str) -> Reply | None:
         """Return the error as a response, or None if only the delivery is at fault."""

@@ -4,7 +4,7 @@ import asyncio
 import uuid
 from collections import deque
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from starlette.datastructures import Headers
 
@@ -15,10 +15,19 @@ from deepseek_gateway.emulator._features import PRICES, Cache, Window, cost_of, 
 from deepseek_gateway.emulator._ids import CREATED, digest
 from deepseek_gateway.emulator._routes import Passage, admit, locate
 from deepseek_gateway.emulator._settings import Settings
-from deepseek_gateway.emulator._wire import Pairs, ReceivedRequest, Reply
+from deepseek_gateway.emulator._wire import Delivery, Pairs, ReceivedRequest, Reply
 
 _MAX_ATTEMPTS, _MAX_DELAY = 5, 60_000
 _RETRIED = {429, *range(500, 600)}
+# The headers of DeepSeek's own host since June 2026 (recorded), but for those that name a connection.
+_CLOUDFRONT: Pairs = (
+    ("server", "elb"),
+    ("vary", "origin, access-control-request-method, access-control-request-headers"),
+    ("access-control-allow-credentials", "true"),
+    ("strict-transport-security", "max-age=31536000; includeSubDomains; preload"),
+    ("x-content-type-options", "nosniff"),
+    ("via", "1.1 emulator.cloudfront.net (CloudFront)"),
+)
 
 
 @dataclass(eq=False)
@@ -40,9 +49,11 @@ class Gateway:
         self._rate, self._spending = Window(settings.rate_limit), Window(settings.spend_limit)
 
     async def answer(self, request: ReceivedRequest) -> Reply:
-        """Take `request` through the gateway, and note its attempts and cost on it."""
+        """Take `request` through the gateway or past it, and note its attempts and cost on it."""
         self._count += 1
         count, target = self._count, locate(request.path)
+        if target.route == "direct":
+            return await self._ask_directly(request, target.path)
         try:
             if fault := self._due(early=True):
                 await asyncio.sleep(fault.delivery.delay)
@@ -59,6 +70,16 @@ class Gateway:
         ray = f"{digest('ray', count)[:16]}-LOC"
         log = _log_headers(count, request.headers) if logged else ()
         return reply.with_headers(("server", "cloudflare"), ("cf-ray", ray), *log)
+
+    async def _ask_directly(self, request: ReceivedRequest, path: str) -> Reply:
+        """Return DeepSeek's response as its own host sends it: with the headers of CloudFront (recorded)."""
+        forwarded = replace(request, path=path, attempts=[])
+        request.attempts.append(forwarded)
+        reply = await self._attempt(forwarded, "direct")
+        if reply is None:
+            return Reply(status=200, delivery=Delivery(reset=True))
+        result = "Miss" if reply.status < 400 else "Error"  # noqa: PLR2004
+        return reply.with_headers(("x-cache", f"{result} from cloudfront"), *_CLOUDFRONT)
 
     async def _pass(self, request: ReceivedRequest, passage: Passage, route: str) -> Reply:
         """Return DeepSeek's response, unless a limit or a scanner is against it; a header reports what DLP flags.
@@ -137,20 +158,24 @@ class Gateway:
 
     async def _attempt(self, forwarded: ReceivedRequest, route: str) -> Reply | None:
         """Ask DeepSeek once; None means that DeepSeek could not be reached."""
-        fault = self._due(early=False)
+        fault = self._due(direct=route == "direct")
         await asyncio.sleep(fault.delivery.delay if fault and fault.delivery.latency else self._settings.latency)
         if fault is None:
             return self._upstream.answer(forwarded)
-        if fault.unreachable:
+        if fault.unreachable or fault.delivery.reset:
             return None
         if fault.edge:
             raise _GaveUpError(fault)
         error = fault.reply(route) if fault.event is None else None
         return fault.strike(self._upstream.answer(forwarded, error), route)
 
-    def _due(self, *, early: bool) -> Fault | None:
-        """Take the next failure off the queue if this is the place for it."""
-        return self.faults.popleft() if self.faults and self.faults[0].early == early else None
+    def _due(self, *, early: bool = False, direct: bool = False) -> Fault | None:
+        """Take the next failure off the queue if it strikes here."""
+        if not self.faults:
+            return None
+        fault = self.faults[0]
+        strikes = not fault.cloudflare if direct else fault.early == early
+        return self.faults.popleft() if strikes else None
 
 
 def _log_headers(count: int, headers: Headers) -> Pairs:

@@ -106,8 +106,11 @@ def to_parts(exchange: Exchange, known: Collection[str]) -> list[Json]:
     """Return the two requests and the response, each with headers and body, without secrets."""
     mask, request = _masking(exchange, known), exchange.request
     title = "Gateway to DeepSeek" + (f" ({len(request.attempts)} tries)" if len(request.attempts) > 1 else "")
+    requests = [("Caller to gateway", request), (title, request.upstream)]
+    if request.route == "direct":
+        requests = [("Caller to DeepSeek", request)]
     parts: list[Json] = []
-    for name, each in (("Caller to gateway", request), (title, request.upstream)):
+    for name, each in requests:
         if each is None:
             parts.append({"title": name, "line": "Not sent: the gateway answered by itself."})
         else:

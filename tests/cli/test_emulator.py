@@ -106,7 +106,12 @@ def test_emulator_command_refuses_settings(option: str) -> None:
 
 def test_printed_settings_reach_the_emulator_and_each_exchange_is_one_line() -> None:
     with running() as process:
-        assert list(process.settings) == ["DEEPSEEK_GATEWAY_ENDPOINT", "CF_AIG_TOKEN", "DEEPSEEK_API_KEY"]
+        assert list(process.settings) == [
+            "DEEPSEEK_GATEWAY_ENDPOINT",
+            "CF_AIG_TOKEN",
+            "DEEPSEEK_API_KEY",
+            "DEEPSEEK_DIRECT_ENDPOINT",
+        ]
         with process.client() as client:
             answer = client.chat.completions.create(model="deepseek-flash", messages=MESSAGES)
             assert "emulator" in str(answer.choices[0].message.content)
@@ -126,6 +131,14 @@ def test_printed_settings_reach_the_emulator_and_each_exchange_is_one_line() -> 
             assert process.log() == f"POST /ai/v1/chat/completions  {model} -> deepseek-flash  200  -"
         assert "\x1b" not in process.introduction
         assert process.end() == (0, "")
+
+
+def test_printed_direct_endpoint_answers_as_deepseek_itself() -> None:
+    with running() as process:
+        url, key = process.settings["DEEPSEEK_DIRECT_ENDPOINT"], process.settings["DEEPSEEK_API_KEY"]
+        with openai.OpenAI(base_url=url, api_key=key) as client:
+            assert client.models.list().data
+        assert process.log() == "GET /direct/models  -  200  -"
 
 
 def test_emulator_page_is_at_the_printed_url() -> None:
@@ -161,7 +174,7 @@ def test_sigint_ends_an_emulator_that_was_started_with_sigint_ignored() -> None:
 
 def test_open_emulator_accepts_calls_without_a_token() -> None:
     with running("--open") as process:
-        assert list(process.settings) == ["DEEPSEEK_GATEWAY_ENDPOINT", "DEEPSEEK_API_KEY"]
+        assert "CF_AIG_TOKEN" not in process.settings
         with process.client() as client:
             assert client.models.list().data
 
