@@ -15,7 +15,10 @@ from deepseek_gateway.emulator._record import Record
 from deepseek_gateway.emulator._routes import locate
 from deepseek_gateway.emulator._wire import TEXT_TYPE, ReceivedRequest, Reply, body_reply
 
-OWN_FAULT = "The emulator itself failed to answer. This is a fault of the emulator, not of DeepSeek or Cloudflare."
+OWN_FAULT = (
+    "The emulator itself failed to answer. This is a fault of the emulator, or of what answer_next() or answer_with() "
+    "was given, not of DeepSeek or Cloudflare."
+)
 
 
 class Application:

@@ -1,11 +1,12 @@
 """The emulator as its user meets it: how it is configured, started, asked to fail, and stopped."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from deepseek_gateway._server import Server
+from deepseek_gateway.emulator._answers import AnswerFunction, to_script
 from deepseek_gateway.emulator._application import OWN_FAULT, Application
 from deepseek_gateway.emulator._deepseek import DeepSeek
 from deepseek_gateway.emulator._faults import Fault, Shape
@@ -58,7 +59,8 @@ class Emulator(Settings):
     def __post_init__(self) -> None:
         super().__post_init__()
         keys = {self.api_key, *self.keys.values()}
-        self._gateway, self._record = Gateway(self, DeepSeek(keys)), Record()
+        deepseek = DeepSeek(keys)
+        self._answers, self._gateway, self._record = deepseek.answers, Gateway(self, deepseek), Record()
         page = Page(self._record, {*keys, self.gateway_token}, lambda: self.environ)
         self._application = Application(self._gateway, page, self._record, self.on_exchange)
         self.requests: list[ReceivedRequest] = self._application.requests
@@ -162,10 +164,58 @@ class Emulator(Settings):
         fault = Fault(code, status, message, shape, body, headers, event, unreachable, delivery)
         self._gateway.faults.extend([fault] * times)
 
+    def answer_next(
+        self,
+        text: str | None = None,
+        *,
+        tool_calls: Sequence[Mapping[str, Any]] = (),
+        json: object = None,
+        reasoning: str | None = None,
+        finish_reason: str | None = None,
+    ) -> None:
+        """Make this the answer to the next question, on whichever route and endpoint, streamed or not.
+
+        Answers are given in the order of the calls, then the canned ones again. A request that is refused or fails
+        leaves the answer to the next one. The answer is sent whole, whatever `max_tokens` and `stop` say. It also comes
+        where the gateway has another answer in its cache, and takes the place of that answer there.
+
+        Args:
+            text: The content.
+            tool_calls: The calls to make, each as `{"name": ..., "arguments": ...}`. The arguments are a dict, an
+                instance of a pydantic model, or text that is sent as it is. Ids are made.
+            json: A dict, an instance of a pydantic model or another value to send as the content, in JSON.
+            reasoning: The thinking, by default the canned one. It is not sent if the request turns thinking off.
+            finish_reason: By default `tool_calls` or `stop`.
+
+        Raises:
+            ValueError: The arguments say nothing, or contradict each other.
+            TypeError: An argument has a type that cannot be sent.
+        """
+        script = to_script(text, tool_calls=tool_calls, json=json, reasoning=reasoning, finish_reason=finish_reason)
+        self._answers.queue.append(script)
+
+    def answer_with(self, function: AnswerFunction | None) -> None:
+        """Let a function answer the questions for which `answer_next()` has no answer; None ends that.
+
+        The function is called in the emulator's thread, with the request as the caller sent it; `upstream` is what
+        DeepSeek got. It returns text, the keyword arguments of `answer_next()` as a dict, or None for the canned
+        answer. What it raises is raised at the end of `with`. The gateway's cache is emptied first, and then works as
+        usual: the function is not called for an answer from the cache.
+        """
+        self._answers.function = function
+        self._gateway.cache.clear()
+
+    def reset(self) -> None:
+        """Forget the answers and failures to come, the requests, and what the gateway has cached and counted."""
+        self._answers.queue.clear()
+        self.answer_with(None)
+        self._gateway.reset()
+        self.requests.clear()
+
     @property
     def pending(self) -> int:
-        """How many failures are still to come; 0 once every failure that `fail_next()` asked for has struck."""
-        return len(self._gateway.faults)
+        """How many failures and answers are still to come; 0 once all have struck and been given."""
+        return len(self._gateway.faults) + len(self._answers.queue)
 
     def __enter__(self) -> Self:
         """Start the emulator; on return the port accepts connections."""

@@ -96,6 +96,9 @@ class Cache:
         parts = route, forwarded.path, request.model, forwarded.headers.get("authorization"), request.body
         return digest(parts if own is None else own), min(max(seconds, _MIN_TTL), _MAX_TTL)
 
+    def clear(self) -> None:
+        self._kept.clear()
+
     def get(self, key: str) -> Reply | None:
         """Return the response that is kept under a key, while it is fresh."""
         expires, reply = self._kept.get(key, (0.0, None))

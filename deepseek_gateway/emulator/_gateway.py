@@ -45,8 +45,13 @@ class Gateway:
         self._upstream = upstream
         self._count = 0
         self.faults: deque[Fault] = deque()
-        self._cache = Cache(settings.cache_ttl)
-        self._rate, self._spending = Window(settings.rate_limit), Window(settings.spend_limit)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the failures to come, and what was cached and counted."""
+        self.faults.clear()
+        self.cache = Cache(self._settings.cache_ttl)
+        self._rate, self._spending = Window(self._settings.rate_limit), Window(self._settings.spend_limit)
 
     async def answer(self, request: ReceivedRequest) -> Reply:
         """Take `request` through the gateway or past it, and note its attempts and cost on it."""
@@ -75,7 +80,7 @@ class Gateway:
         """Return DeepSeek's response as its own host sends it: with the headers of CloudFront (recorded)."""
         forwarded = replace(request, path=path, attempts=[])
         request.attempts.append(forwarded)
-        reply = await self._attempt(forwarded, "direct")
+        reply = await self._attempt(request, forwarded, "direct")
         if reply is None:
             return Reply(status=200, delivery=Delivery(reset=True))
         result = "Miss" if reply.status < 400 else "Error"  # noqa: PLR2004
@@ -110,10 +115,11 @@ class Gateway:
     async def _fetch(self, request: ReceivedRequest, forwarded: ReceivedRequest, route: str) -> Reply:
         """Get the response from the cache, for nothing and despite a reached spend limit, or from DeepSeek.
 
+        The cache is passed over while an answer of `answer_next()` waits, or a test would get another answer.
         A model without a price has no spend limit (Cloudflare docs: features/policies, features/spend-limits).
         """
-        slot = self._cache.slot(request, forwarded, route)
-        if slot and (kept := self._cache.get(slot[0])):
+        slot = self.cache.slot(request, forwarded, route)
+        if slot and not self._upstream.answers.queue and (kept := self.cache.get(slot[0])):
             request.cost = 0.0
             return kept.with_headers(("cf-aig-cache-status", "HIT"))
         prices = request.custom_cost or PRICES.get(forwarded.model)
@@ -126,7 +132,7 @@ class Gateway:
         self._spending.add(request.cost or 0.0)
         if slot is None:
             return reply
-        self._cache.put(*slot, reply)
+        self.cache.put(*slot, reply)
         return reply.with_headers(("cf-aig-cache-status", "MISS"))
 
     async def _ask_upstream(self, request: ReceivedRequest, forwarded: ReceivedRequest, route: str) -> Reply:
@@ -149,25 +155,25 @@ class Gateway:
             reply = None
             with suppress(TimeoutError):
                 async with asyncio.timeout(None if 0 < retry == attempts - 1 else timeout):
-                    reply = await self._attempt(forwarded, route)
+                    reply = await self._attempt(request, forwarded, route)
             if reply is not None and reply.status not in _RETRIED:
                 break
         if reply is None:
             raise gateway_refusal(2005)
         return reply
 
-    async def _attempt(self, forwarded: ReceivedRequest, route: str) -> Reply | None:
+    async def _attempt(self, request: ReceivedRequest, forwarded: ReceivedRequest, route: str) -> Reply | None:
         """Ask DeepSeek once; None means that DeepSeek could not be reached."""
         fault = self._due(direct=route == "direct")
         await asyncio.sleep(fault.delivery.delay if fault and fault.delivery.latency else self._settings.latency)
         if fault is None:
-            return self._upstream.answer(forwarded)
+            return self._upstream.answer(request, forwarded)
         if fault.unreachable or fault.delivery.reset:
             return None
         if fault.edge:
             raise _GaveUpError(fault)
         error = fault.reply(route) if fault.event is None else None
-        return fault.strike(self._upstream.answer(forwarded, error), route)
+        return fault.strike(self._upstream.answer(request, forwarded, error), route)
 
     def _due(self, *, early: bool = False, direct: bool = False) -> Fault | None:
         """Take the next failure off the queue if it strikes here."""
