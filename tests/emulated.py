@@ -61,7 +61,8 @@ def send(emulator: Emulator, path: str, headers: dict[str, str] = BOTH, body: An
     try:
         connection.request(method or ("GET" if content is None else "POST"), path, content, headers)
         response = connection.getresponse()
-        return Answer(response.status, {k.lower(): v for k, v in response.getheaders()}, response.read())
+        sent = {name.lower(): response.getheader(name, "") for name in response.headers}  # repeated ones are joined
+        return Answer(response.status, sent, response.read())
     finally:
         connection.close()
 

@@ -122,7 +122,9 @@ class Reply:
         return replace(self, headers=(("content-type", JSON_TYPE), *kept), chunks=(self.body,), streamed=False)
 
     def with_headers(self, *headers: tuple[str, str]) -> Self:
-        return replace(self, headers=(*headers, *self.headers))
+        """Return this reply with more headers; one that the reply has already, as from `fail_next()`, is kept."""
+        own = {name for name, _ in self.headers}
+        return replace(self, headers=(*(pair for pair in headers if pair[0] not in own), *self.headers))
 
 
 def body_reply(status: int, body: bytes, content_type: str | None) -> Reply:

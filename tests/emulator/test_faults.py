@@ -299,6 +299,12 @@ def test_code_may_be_text_and_headers_latin_1(emulator: Emulator) -> None:
     assert (answer.status, answer.json["internalCode"], answer.headers["x-note"]) == (429, 2003, "\xfc b")
 
 
+@pytest.mark.parametrize("name", ["cf-aig-cache-status", "server", "cf-aig-log-id"])
+def test_header_of_a_failure_takes_the_place_of_the_usual_one(emulator: Emulator, name: str) -> None:
+    emulator.fail_next(headers={name: "mine"})
+    assert send(emulator, PROVIDER, BOTH, STREAM).headers[name] == "mine"
+
+
 def test_pending_counts_failures_that_have_not_happened(emulator: Emulator) -> None:
     counts = [emulator.pending]
     emulator.fail_next(status=503, times=2)
