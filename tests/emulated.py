@@ -104,10 +104,10 @@ def chat(emulator: Emulator, text: str = "What is Cloudflare?", **more: Any) -> 
     return answer.json
 
 
-def client_of(emulator: Emulator) -> openai.OpenAI:
+def client_of(emulator: Emulator, *, direct: bool = False) -> openai.OpenAI:
     return openai.OpenAI(
         api_key="emulator-deepseek-key",
-        base_url=f"{emulator.url}{HOST}/deepseek",
+        base_url=emulator.direct_url if direct else f"{emulator.url}{HOST}/deepseek",
         default_headers=TOKEN,
         max_retries=0,
     )

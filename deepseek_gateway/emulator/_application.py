@@ -25,7 +25,11 @@ class Application:
     """The application; `crashes` are the exceptions of the emulator itself."""
 
     def __init__(
-        self, gateway: Gateway, page: Page, record: Record, on_exchange: Callable[[Row], object] | None
+        self,
+        gateway: Gateway,
+        page: Page,
+        record: Record,
+        on_exchange: Callable[[Row], object] | None,
     ) -> None:
         self._gateway, self._page, self._record, self._on_exchange = gateway, page, record, on_exchange
         self.requests: list[ReceivedRequest] = []
@@ -36,8 +40,8 @@ class Application:
         # Responses under way are cancelled when the emulator stops, which is not an error.
         with suppress(ClientDisconnect, asyncio.CancelledError):
             request = Request(scope, receive)
-            if page := self._page.answer(request):
-                await page(scope, receive, send)
+            if response := self._page.answer(request):
+                await response(scope, receive, send)
                 return
             received = ReceivedRequest(
                 method=request.method,
@@ -72,7 +76,7 @@ class Application:
             text = f"{OWN_FAULT} {error!r}\n".encode(errors="replace")
             reply = body_reply(500, text, TEXT_TYPE).with_headers(("x-emulator-fault", "1"))
         try:
-            await _deliver(reply, send, connection)
+            await _deliver(reply, send, connection, self._gateway.pace)
         except Exception as error:  # noqa: BLE001 - raised when the emulator stops
             self.crashes.append(error)
             connection.end()
@@ -84,7 +88,7 @@ async def _disconnect(receive: Receive) -> None:
         pass
 
 
-async def _deliver(reply: Reply, send: Send, connection: Connection) -> None:
+async def _deliver(reply: Reply, send: Send, connection: Connection, pace: float) -> None:
     """Send the reply as its delivery says; where the reply breaks off, wait to be cancelled."""
     delivery = reply.delivery
     if delivery.reset:
@@ -95,7 +99,7 @@ async def _deliver(reply: Reply, send: Send, connection: Connection) -> None:
         headers.append((b"content-length", str(len(reply.body)).encode()))
     await send({"type": "http.response.start", "status": reply.status, "headers": headers})
     left = delivery.stall_after if delivery.cut_after is None else delivery.cut_after
-    for chunk, pause in _pieces(reply):
+    for chunk, pause in _pieces(reply, pace):
         piece = chunk[:left]
         await send({"type": "http.response.body", "body": piece, "more_body": True})
         if left is not None and not (left := left - len(piece)):
@@ -109,7 +113,7 @@ async def _deliver(reply: Reply, send: Send, connection: Connection) -> None:
     await asyncio.sleep(math.inf)
 
 
-def _pieces(reply: Reply) -> Iterator[tuple[bytes, float]]:
+def _pieces(reply: Reply, pace: float) -> Iterator[tuple[bytes, float]]:
     """Yield chunks and filler (DeepSeek docs: quick_start/rate_limit), each with the seconds to wait after it."""
     filler, count = b": keep-alive\n\n" if reply.streamed else b"\n", reply.delivery.keep_alive
     for _ in range(count):
@@ -117,4 +121,4 @@ def _pieces(reply: Reply) -> Iterator[tuple[bytes, float]]:
     for index, chunk in enumerate(reply.chunks):
         if count and index and reply.streamed:
             yield filler, 0.0
-        yield chunk, 0.0
+        yield chunk, pace if index < len(reply.chunks) - 1 else 0.0

@@ -43,6 +43,9 @@ class Emulator(Settings):
             arrives as one JSON body, except on the REST API.
         dlp: Texts that data loss prevention finds in requests (2029) or responses (2030), with `BLOCK` or `FLAG`.
         latency: Seconds that DeepSeek takes to begin a response.
+        pace: Seconds between the chunks of a stream, as a model needs them; a model takes about 0.02.
+        padding: Whether the gateway adds a random member `p` and blanks to the events of a stream, as Cloudflare does.
+        crlf: Whether the gateway ends the lines of a stream with CRLF, as Cloudflare does on some paths.
         port: The port on 127.0.0.1; 0 takes any free one.
         on_exchange: Called with each exchange when it has ended, without its secrets, in the emulator's thread.
 
@@ -137,9 +140,11 @@ class Emulator(Settings):
                 into a response that looks like a success.
             times: How often.
             message: A message in place of the documented one.
-            shape: `short`: the gateway's envelope of older captures. `policy`: a policy's object in place of the list
-                (403, 429). `text`: DeepSeek's plain text (401, 422). `edge`: Cloudflare's edge, in plain text (403)
-                or HTML. `problem`: the edge, in problem JSON (502, 520, 524).
+            shape: `short`: the gateway's envelope of older captures. `wholesale`: the rate limit of Unified Billing
+                (2018, 2021, and 7003 with status 200). `unbilled`: a model that Unified Billing does not pay for
+                (2021). `policy`: a policy's object in place of the list (403, 429). `text`: DeepSeek's plain text (401,
+                422). `edge`: Cloudflare's edge, in plain text (403) or HTML. `problem`: the edge, in problem JSON (502,
+                520, 524).
             body: A body to send as it is, from DeepSeek or from the sender of the `shape`. The default status is 200.
             headers: Headers to set on the response.
             event: Make the error this event of a stream, counted from 0, and end the stream with it. If the response is

@@ -11,7 +11,7 @@ from starlette.datastructures import Headers
 from deepseek_gateway.emulator._deepseek import DeepSeek
 from deepseek_gateway.emulator._errors import Refusal, dlp_header, gateway_refusal
 from deepseek_gateway.emulator._faults import Fault
-from deepseek_gateway.emulator._features import PRICES, Cache, Window, cost_of, matches, number
+from deepseek_gateway.emulator._features import PRICES, Cache, Window, cost_of, matches, number, reframed, skips_cache
 from deepseek_gateway.emulator._ids import CREATED, digest
 from deepseek_gateway.emulator._routes import Passage, admit, locate
 from deepseek_gateway.emulator._settings import Settings
@@ -43,6 +43,7 @@ class Gateway:
     def __init__(self, settings: Settings, upstream: DeepSeek) -> None:
         self._settings = settings
         self._upstream = upstream
+        self.pace = settings.pace
         self._count = 0
         self.faults: deque[Fault] = deque()
         self.reset()
@@ -110,12 +111,15 @@ class Gateway:
         if "BLOCK" in in_response:
             raise gateway_refusal(2030)
         flagged = [check for check, actions in (("REQUEST", in_request), ("RESPONSE", in_response)) if actions]
+        reply = reframed(reply, padding=self._settings.padding, crlf=self._settings.crlf)
         return reply.with_headers(*passage.headers, *((dlp_header("FLAG", *flagged),) if flagged else ()))
 
     async def _fetch(self, request: ReceivedRequest, forwarded: ReceivedRequest, route: str) -> Reply:
         """Get the response from the cache, for nothing and despite a reached spend limit, or from DeepSeek.
 
-        The cache is passed over while an answer of `answer_next()` waits, or a test would get another answer.
+        The cache is passed over while an answer of `answer_next()` waits, or a test would get another answer. Streams
+        and requests that skip the cache are a MISS too (observed). Whether the other responses without a cache have the
+        header is unknown; here they do not.
         A model without a price has no spend limit (Cloudflare docs: features/policies, features/spend-limits).
         """
         slot = self.cache.slot(request, forwarded, route)
@@ -130,10 +134,10 @@ class Gateway:
         reply = await self._ask_upstream(request, forwarded, route)
         request.cost = cost_of(reply, prices)
         self._spending.add(request.cost or 0.0)
-        if slot is None:
-            return reply
-        self.cache.put(*slot, reply)
-        return reply.with_headers(("cf-aig-cache-status", "MISS"))
+        if slot:
+            self.cache.put(*slot, reply)
+        missed = slot or reply.streamed or skips_cache(request.headers)
+        return reply.with_headers(("cf-aig-cache-status", "MISS")) if missed else reply
 
     async def _ask_upstream(self, request: ReceivedRequest, forwarded: ReceivedRequest, route: str) -> Reply:
         """Ask DeepSeek, and retry as the headers say (Cloudflare docs: configuration/request-handling).
@@ -193,4 +197,4 @@ def _log_headers(count: int, headers: Headers) -> Pairs:
     log_id = str(uuid.UUID(f"{CREATED * 1000 + count:012x}7{random[:3]}8{random[3:18]}"))
     event_id = headers.get("cf-aig-event-id", log_id)
     ids = ("cf-aig-log-id", log_id), ("cf-aig-request-id", log_id), ("cf-aig-event-id", event_id)
-    return *ids, ("cf-aig-step", "0")
+    return *ids, ("cf-aig-trace-id", digest("gateway trace", count)[:32]), ("cf-aig-step", "0")
