@@ -1,4 +1,4 @@
-"""The ASGI application of one emulator: each request is for the page or for the gateway, and is recorded."""
+"""The ASGI application of one emulator: a request is for the page, a control, or one that is recorded."""
 
 import asyncio
 import math
@@ -9,6 +9,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive, Scope, Send
 
 from deepseek_gateway._server import Connection
+from deepseek_gateway.emulator._control import Control
 from deepseek_gateway.emulator._gateway import Gateway
 from deepseek_gateway.emulator._page import Page, Row
 from deepseek_gateway.emulator._record import Record
@@ -28,10 +29,12 @@ class Application:
         self,
         gateway: Gateway,
         page: Page,
+        control: Control,
         record: Record,
         on_exchange: Callable[[Row], object] | None,
     ) -> None:
-        self._gateway, self._page, self._record, self._on_exchange = gateway, page, record, on_exchange
+        self._gateway, self._page, self._control = gateway, page, control
+        self._record, self._on_exchange = record, on_exchange
         self.requests: list[ReceivedRequest] = []
         self.crashes: list[Exception] = []
 
@@ -40,7 +43,7 @@ class Application:
         # Responses under way are cancelled when the emulator stops, which is not an error.
         with suppress(ClientDisconnect, asyncio.CancelledError):
             request = Request(scope, receive)
-            if response := self._page.answer(request):
+            if response := self._page.answer(request) or await self._control.answer(request):
                 await response(scope, receive, send)
                 return
             received = ReceivedRequest(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from deepseek_gateway._server import Server
 from deepseek_gateway.emulator._answers import AnswerFunction, to_script
 from deepseek_gateway.emulator._application import OWN_FAULT, Application
+from deepseek_gateway.emulator._control import Control
 from deepseek_gateway.emulator._deepseek import DeepSeek
 from deepseek_gateway.emulator._faults import Fault, Shape
 from deepseek_gateway.emulator._gateway import Gateway
@@ -65,7 +66,13 @@ class Emulator(Settings):
         deepseek = DeepSeek(keys)
         self._answers, self._gateway, self._record = deepseek.answers, Gateway(self, deepseek), Record()
         page = Page(self._record, {*keys, self.gateway_token}, lambda: self.environ)
-        self._application = Application(self._gateway, page, self._record, self.on_exchange)
+        actions: dict[str, Callable[..., None]] = {
+            "answers": self.answer_next,
+            "failures": self.fail_next,
+            "reset": self.reset,
+        }
+        control = Control(actions, lambda: self.pending)
+        self._application = Application(self._gateway, page, control, self._record, self.on_exchange)
         self.requests: list[ReceivedRequest] = self._application.requests
         self._server: Server | None = None
 

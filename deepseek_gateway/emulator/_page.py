@@ -180,7 +180,7 @@ class Page:
         if request.method != "GET" or not (below or path == _EVENTS or (path == "/" and "text/html" in accept)):
             return None
         nonce = secrets.token_urlsafe(16)
-        if not _is_loopback(request.headers.get("host", "")):
+        if not is_loopback(request.headers.get("host", "")):
             text = "This page is shown under a loopback name only; open it as http://127.0.0.1 or http://localhost.\n"
             response = Response(text, 403, media_type="text/plain")
         elif path == _EVENTS:
@@ -224,7 +224,7 @@ class Page:
         return "\n".join(f"export {name}='{value}'" for name, value in shown)
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
     with suppress(ValueError):
         name = urlsplit(f"//{host}").hostname or ""
         return name == "localhost" or name.endswith(".localhost") or ip_address(name).is_loopback
