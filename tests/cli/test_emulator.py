@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from contextlib import contextmanager
 from io import StringIO
 from queue import SimpleQueue
@@ -141,6 +142,30 @@ def test_printed_direct_endpoint_answers_as_deepseek_itself() -> None:
         assert process.log() == "GET /direct/models  -  200  -"
 
 
+def test_printed_curl_command_sets_the_next_answer() -> None:
+    with running() as process:
+        found = re.search(r"curl (http://\S+) --json '(.+)'$", process.introduction, re.MULTILINE)
+        assert found is not None
+        request = urllib.request.Request(found[1], found[2].encode())
+        assert json.load(urllib.request.urlopen(request)) == {"pending": 1}
+        with process.client() as client:
+            answer = client.chat.completions.create(model="deepseek-flash", messages=MESSAGES)
+        assert answer.choices[0].message.content == json.loads(found[2])["text"]
+
+
+def test_pace_option_spreads_a_stream() -> None:
+    with running("--pace", "0.01") as process, process.client() as client:
+        chunks = list(client.chat.completions.create(model="deepseek-flash", messages=MESSAGES, stream=True))
+        milliseconds = int(process.line().split()[-2])
+    assert milliseconds >= 10 * len(chunks)
+
+
+def test_emulator_help_names_the_controls() -> None:
+    status, out, _ = call("emulator", "--help")
+    assert status == 0
+    assert all(f"/_emulator/{name}" in out for name in ("answers", "failures", "reset"))
+
+
 def test_emulator_page_is_at_the_printed_url() -> None:
     with running() as process:
         found = re.search(r"http://(127.0.0.1:\d+)/ ", process.introduction)
@@ -232,6 +257,7 @@ def test_port_in_use_is_reported_in_one_sentence_with_status_1() -> None:
         (["--port", "http"], "--port"),
         (["--latency", "-1"], "--latency"),
         (["--latency", "nan"], "latency"),
+        (["--pace", "-1"], "--pace"),
         (["--no-such-option"], "--no-such-option"),
         (["surplus"], "surplus"),
     ],
