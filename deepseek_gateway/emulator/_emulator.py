@@ -220,7 +220,7 @@ class Emulator(Settings):
     def reset(self) -> None:
         """Forget the answers and failures to come, the requests, and what the gateway has cached and counted."""
         self._answers.queue.clear()
-        self.answer_with(None)
+        self._answers.function = None
         self._gateway.reset()
         self.requests.clear()
 

@@ -125,10 +125,12 @@ def matches(texts: Collection[str] | None, body: bytes) -> list[str]:
 
 def reframed(reply: Reply, *, padding: bool, crlf: bool) -> Reply:
     """Return a stream with Cloudflare's protection against a side channel, and with its line ends (observed)."""
+    if not reply.streamed:
+        return reply
     chunks = reply.chunks
-    if padding and reply.streamed:
+    if padding:
         chunks = tuple(_padded(chunk, digest("padding", index)) for index, chunk in enumerate(chunks))
-    if crlf and reply.streamed:
+    if crlf:
         chunks = tuple(chunk.replace(b"\n", b"\r\n") for chunk in chunks)
     return replace(reply, chunks=chunks, unstreamed=reply.body)
 

@@ -46,12 +46,13 @@ class Gateway:
         self.pace = settings.pace
         self._count = 0
         self.faults: deque[Fault] = deque()
+        self.cache = Cache(settings.cache_ttl)
         self.reset()
 
     def reset(self) -> None:
         """Forget the failures to come, and what was cached and counted."""
         self.faults.clear()
-        self.cache = Cache(self._settings.cache_ttl)
+        self.cache.clear()
         self._rate, self._spending = Window(self._settings.rate_limit), Window(self._settings.spend_limit)
 
     async def answer(self, request: ReceivedRequest) -> Reply:

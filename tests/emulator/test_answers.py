@@ -133,6 +133,11 @@ def test_given_json_is_parsed_by_the_sdk(emulator: Emulator, value: Any) -> None
     assert parsed == Trip(stops=[City(city="Köln")])
 
 
+def test_given_json_keeps_non_ascii_text_as_deepseek_does(emulator: Emulator) -> None:
+    emulator.answer_next(json={"city": "Köln"})
+    assert said(send(emulator, PROVIDER, BOTH, ask()), stream=False) == '{"city": "Köln"}'
+
+
 @pytest.mark.parametrize(
     ("given", "more", "expected"),
     [
@@ -181,11 +186,15 @@ def test_given_answer_is_sent_whole(emulator: Emulator, more: Any) -> None:
     ],
 )
 def test_given_finish_reason_is_sent(emulator: Emulator, reason: str, status: str, details: Any) -> None:
-    for _ in range(2):
+    for _ in range(3):
         emulator.answer_next("Par", finish_reason=reason)
     assert send(emulator, PROVIDER, BOTH, ask(stream=True)).events[-1]["choices"][0]["finish_reason"] == reason
     response = send(emulator, RESPONSES, BOTH, {"model": "deepseek-flash", "input": "Hi"}).json
     assert (response["status"], response["incomplete_details"]) == (status, details)
+    body = send(emulator, RESPONSES, BOTH, {"model": "deepseek-flash", "input": "Hi", "stream": True}).body
+    first, *_, last = (json.loads(data)["response"] for data in re.findall(rb'(?m)^data: (.*"response":.*)$', body))
+    assert (first["status"], first["incomplete_details"]) == ("in_progress", None)
+    assert (last["status"], last["incomplete_details"]) == (status, details)
 
 
 def test_given_answers_to_equal_requests_have_different_ids(emulator: Emulator) -> None:

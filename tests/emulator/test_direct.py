@@ -114,6 +114,14 @@ def test_direct_connection_is_reset_if_deepseek_cannot_be_reached(emulator: Emul
     assert send(emulator, CHAT, KEY, ask()).status == 200
 
 
+def test_reset_of_a_direct_connection_leaves_the_next_answer(emulator: Emulator) -> None:
+    emulator.answer_next("Paris")
+    emulator.fail_next(reset=True)
+    with pytest.raises(ConnectionResetError):
+        send(emulator, CHAT, KEY, ask())
+    assert send(emulator, CHAT, KEY, ask()).json["choices"][0]["message"]["content"] == "Paris"
+
+
 def test_direct_request_meets_neither_the_settings_of_the_gateway_nor_its_cache() -> None:
     with Emulator(rate_limit=(1, 60), guardrails=["cloudflare"], cache_ttl=60) as emulator:
         answers = [send(emulator, CHAT, named(cache_key="k"), ask(stream=True)) for _ in range(3)]

@@ -158,6 +158,8 @@ ENVELOPE = json.dumps({"name": "Point", "strict": True, "schema": Point.model_js
         pytest.param(f"Answer in JSON that conforms to this schema:\n{SCHEMA}\nNothing else.", id="in prose"),
         pytest.param(f"```json\n{ENVELOPE}\n```", id="in an envelope"),
         pytest.param(f'Use {{braces}}. For {{"type": "string"}} write {{"a": 1}}. The schema: {SCHEMA}', id="last"),
+        pytest.param(f'{SCHEMA} For example: {{"x": 1, "y": 2}}', id="before an example"),
+        pytest.param(f'{{"wrong": {{"type": "string"}}, "right": {SCHEMA}}}', id="the last of an object"),
         pytest.param([{"type": "text", "text": "Schema: "}, {"type": "text", "text": SCHEMA}], id="in parts"),
     ],
 )

@@ -40,6 +40,7 @@ def test_padding_is_a_first_member_and_blanks_in_every_event(path: str, headers:
         else:
             lines.append(line)
     assert b"\n".join(lines) == expected
+    assert re.search(rb" +\}\n", answer)
     assert len({len(pad) for pad in pads}) > 3
     assert [json.loads(data)["p"] for data in re.findall(rb"(?m)^data: (\{.*)$", answer)] == pads
 
@@ -77,6 +78,8 @@ def test_json_and_direct_streams_are_never_changed(emulator: Emulator) -> None:
     with Emulator(**SWITCHES) as switched:
         for path, headers, body in calls:
             assert send(switched, path, headers, body).body == send(emulator, path, headers, body).body
+        switched.fail_next(body='data: {"a":1}\n')
+        assert send(switched, PROVIDER, BOTH, ask()).text == 'data: {"a":1}\n'
 
 
 @pytest.mark.parametrize("direct", [False, True])
