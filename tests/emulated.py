@@ -20,6 +20,7 @@ PROVIDER = f"{HOST}/deepseek/chat/completions"
 COMPAT = f"{HOST}/compat/chat/completions"
 RESPONSES = f"{HOST}/deepseek/responses"
 AI = f"/client/v4/accounts/{ACCOUNT}/ai/v1"
+DIRECT = "/direct"
 OFF = {"thinking": {"type": "disabled"}}
 WEATHER = {
     "type": "function",
@@ -60,7 +61,8 @@ def send(emulator: Emulator, path: str, headers: dict[str, str] = BOTH, body: An
     try:
         connection.request(method or ("GET" if content is None else "POST"), path, content, headers)
         response = connection.getresponse()
-        return Answer(response.status, {k.lower(): v for k, v in response.getheaders()}, response.read())
+        sent = {name.lower(): response.getheader(name, "") for name in response.headers}  # repeated ones are joined
+        return Answer(response.status, sent, response.read())
     finally:
         connection.close()
 
@@ -102,10 +104,10 @@ def chat(emulator: Emulator, text: str = "What is Cloudflare?", **more: Any) -> 
     return answer.json
 
 
-def client_of(emulator: Emulator) -> openai.OpenAI:
+def client_of(emulator: Emulator, *, direct: bool = False) -> openai.OpenAI:
     return openai.OpenAI(
         api_key="emulator-deepseek-key",
-        base_url=f"{emulator.url}{HOST}/deepseek",
+        base_url=emulator.direct_url if direct else f"{emulator.url}{HOST}/deepseek",
         default_headers=TOKEN,
         max_retries=0,
     )

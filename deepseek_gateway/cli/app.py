@@ -215,6 +215,9 @@ def serve_emulator(  # noqa: PLR0913  # one parameter for each option
     latency: Annotated[
         float, typer.Option("--latency", metavar="SECONDS", min=0, help="Seconds before DeepSeek begins an answer.")
     ] = 0.0,
+    pace: Annotated[
+        float, typer.Option("--pace", metavar="SECONDS", min=0, help="Seconds between the chunks of a stream.")
+    ] = 0.0,
     fail: Annotated[
         list[str] | None,
         typer.Option(
@@ -232,12 +235,17 @@ def serve_emulator(  # noqa: PLR0913  # one parameter for each option
 
     Prints the settings that point a program at it, for the --route, and a line for each exchange. Its page shows the
     exchanges in full. Ctrl-C ends it. No account and no settings are needed.
+
+    Tests in any language control it with JSON, such as {"text": "Paris"} or {"tool_calls": [{"name": "get_weather",
+    "arguments": {"city": "Paris"}}]} to POST /_emulator/answers, and {"code": 2003, "times": 2} to POST
+    /_emulator/failures. The keywords are those of Emulator.answer_next() and Emulator.fail_next() in Python. POST
+    /_emulator/reset forgets both.
     """
     if env_file or endpoint:
         raise typer.BadParameter("the emulator takes no settings, so neither --env-file nor --endpoint")
     from .emulator import run_emulator  # noqa: PLC0415  # it needs the extra
 
-    options: dict[str, Any] = {"port": port, "authenticated": authenticated, "latency": latency}
+    options: dict[str, Any] = {"port": port, "authenticated": authenticated, "latency": latency, "pace": pace}
     if not stored_key:
         options["stored_keys"] = {}
     run_emulator(options, fail or [], route or "provider", debug=debug)

@@ -82,6 +82,7 @@ def introduction(emulator: Emulator, route: Route = "provider") -> Iterator[str]
     yield "# A local AI Gateway and DeepSeek; nothing leaves this machine. Paste into the shell of your program:\n"
     yield from (f"export {name}='{value}'" for name, value in (emulator.environ | chosen).items())
     yield "" if route == "rest" else f"\n# On the rest route the endpoint is {rest}"
+    yield f"""# To say what it answers: curl {emulator.url}/_emulator/answers --json '{{"text": "Paris"}}'"""
     yield f"# The exchanges are shown at {emulator.url}/ and below; Ctrl-C ends the emulator.\n"
 
 

@@ -12,14 +12,18 @@ It needs no account, no network and no model, and it gives the same answers on e
     assert emulator.requests[0].headers["cf-aig-authorization"] == f"Bearer {emulator.gateway_token}"
     assert "cf-aig-authorization" not in emulator.requests[0].upstream.headers
 
-The arguments of `Emulator` are the settings of a gateway, such as `guardrails` and `rate_limit`. `Emulator.fail_next()`
-makes calls fail: with errors of the gateway, of Cloudflare's edge and of DeepSeek, with streams that break off, with
-connections that are reset.
+`Emulator.answer_next()` and `Emulator.answer_with()` say what DeepSeek answers. `Emulator.fail_next()` makes calls
+fail: with errors of the gateway, of Cloudflare's edge and of DeepSeek, with streams that break off, with connections
+that are reset. The arguments of `Emulator` are the settings of a gateway, such as `guardrails` and `rate_limit`.
 
 `Emulator.url` is an ordinary loopback URL, for any HTTP client. The emulator answers on all three routes as the two
-services are documented or were observed to answer. It shares no code with the clients of this library, so that a wrong
-fact shows. A browser that opens the URL shows the last exchanges as they happen, with secrets masked. The command
-`deepseek-gateway emulator` serves until Ctrl-C. Needs the extra: ``pip install 'deepseek-gateway[emulator]'``.
+services are documented or were observed to answer, and at `Emulator.direct_url` as DeepSeek without the gateway. It
+shares no code with the clients of this library, so that a wrong fact shows. A browser that opens the URL shows the last
+exchanges as they happen, with secrets masked.
+
+The command `deepseek-gateway emulator` serves until Ctrl-C. Tests in any language control it over HTTP: POST the
+keyword arguments as a JSON object to `/_emulator/answers`, `/_emulator/failures` or `/_emulator/reset`. Needs
+the extra: ``pip install 'deepseek-gateway[emulator]'``.
 
 A failure of the emulator itself is answered with 500 and ``x-emulator-fault: 1``, and is raised at the end of `with`.
 

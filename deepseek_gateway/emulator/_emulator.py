@@ -1,12 +1,14 @@
 """The emulator as its user meets it: how it is configured, started, asked to fail, and stopped."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from deepseek_gateway._server import Server
+from deepseek_gateway.emulator._answers import AnswerFunction, to_script
 from deepseek_gateway.emulator._application import OWN_FAULT, Application
+from deepseek_gateway.emulator._control import Control
 from deepseek_gateway.emulator._deepseek import DeepSeek
 from deepseek_gateway.emulator._faults import Fault, Shape
 from deepseek_gateway.emulator._gateway import Gateway
@@ -42,6 +44,9 @@ class Emulator(Settings):
             arrives as one JSON body, except on the REST API.
         dlp: Texts that data loss prevention finds in requests (2029) or responses (2030), with `BLOCK` or `FLAG`.
         latency: Seconds that DeepSeek takes to begin a response.
+        pace: Seconds between the chunks of a stream, as a model needs them; a model takes about 0.02.
+        padding: Whether the gateway adds a random member `p` and blanks to the events of a stream, as Cloudflare does.
+        crlf: Whether the gateway ends the lines of a stream with CRLF, as Cloudflare does on some paths.
         port: The port on 127.0.0.1; 0 takes any free one.
         on_exchange: Called with each exchange when it has ended, without its secrets, in the emulator's thread.
 
@@ -58,9 +63,16 @@ class Emulator(Settings):
     def __post_init__(self) -> None:
         super().__post_init__()
         keys = {self.api_key, *self.keys.values()}
-        self._gateway, self._record = Gateway(self, DeepSeek(keys)), Record()
+        deepseek = DeepSeek(keys)
+        self._answers, self._gateway, self._record = deepseek.answers, Gateway(self, deepseek), Record()
         page = Page(self._record, {*keys, self.gateway_token}, lambda: self.environ)
-        self._application = Application(self._gateway, page, self._record, self.on_exchange)
+        actions: dict[str, Callable[..., None]] = {
+            "answers": self.answer_next,
+            "failures": self.fail_next,
+            "reset": self.reset,
+        }
+        control = Control(actions, lambda: self.pending)
+        self._application = Application(self._gateway, page, control, self._record, self.on_exchange)
         self.requests: list[ReceivedRequest] = self._application.requests
         self._server: Server | None = None
 
@@ -70,6 +82,11 @@ class Emulator(Settings):
         if self._server is None:
             raise RuntimeError("The emulator is not running; use it in a `with` block.")
         return self._server.url
+
+    @property
+    def direct_url(self) -> str:
+        """The base URL of DeepSeek's own API, which answers without the gateway; the `direct_endpoint` of settings."""
+        return f"{self.url}/direct"
 
     def config(self, route: Literal["provider", "compat", "rest"] = "provider", **overrides: Any) -> "GatewayConfig":
         """Return the settings that reach this emulator, for `create_client()`.
@@ -88,10 +105,11 @@ class Emulator(Settings):
 
     @property
     def environ(self) -> dict[str, str]:
-        """The variables that point a program here on the provider and compat routes; for a child's `os.environ`."""
+        """The variables that point a program here on every route but rest; for a child's `os.environ`."""
         token = {"CF_AIG_TOKEN": self.gateway_token} if self.authenticated else {}
         endpoint = f"{self.url}/v1/{self.account_id}/{self.gateway_id}"
-        return {"DEEPSEEK_GATEWAY_ENDPOINT": endpoint, **token, "DEEPSEEK_API_KEY": self.api_key}
+        direct = {"DEEPSEEK_DIRECT_ENDPOINT": self.direct_url}
+        return {"DEEPSEEK_GATEWAY_ENDPOINT": endpoint, **token, "DEEPSEEK_API_KEY": self.api_key, **direct}
 
     def fail_next(  # noqa: PLR0913 - keyword-only, all with defaults
         self,
@@ -114,11 +132,12 @@ class Emulator(Settings):
     ) -> None:
         """Make the next `times` calls fail; failures strike in the order in which they were asked for.
 
-        Errors of the gateway and of Cloudflare's edge, and `reset`, strike the next request, whatever it is. All others
-        strike the next attempt to reach DeepSeek, which the gateway retries as `cf-aig-max-attempts` says; a request
-        that does not get as far leaves them for the next one. 524 also strikes an attempt, because the edge gives up
-        after DeepSeek has been asked, but it is not retried. Without an error the answer is the ordinary one, delivered
-        as the last seven arguments say. To have a connection refused, stop the emulator.
+        Errors of the gateway and of Cloudflare's edge strike the next request to the gateway, and `reset` the next
+        request, whatever it is. All others strike the next attempt to reach DeepSeek, which the gateway retries as
+        `cf-aig-max-attempts` says; a request that does not get as far leaves them for the next one. 524 also strikes an
+        attempt, because the edge gives up after DeepSeek has been asked, but it is not retried. Without an error the
+        answer is the ordinary one, delivered as the last seven arguments say. To have a connection refused, stop the
+        emulator.
 
         Args:
             code: An error of the gateway (2003 rate limited, 2021 no credits, ...) with its documented status and
@@ -128,14 +147,17 @@ class Emulator(Settings):
                 into a response that looks like a success.
             times: How often.
             message: A message in place of the documented one.
-            shape: `short`: the gateway's envelope of older captures. `policy`: a policy's object in place of the list
-                (403, 429). `text`: DeepSeek's plain text (401, 422). `edge`: Cloudflare's edge, in plain text (403)
-                or HTML. `problem`: the edge, in problem JSON (502, 520, 524).
+            shape: `short`: the gateway's envelope of older captures. `wholesale`: the rate limit of Unified Billing
+                (2018, 2021, and 7003 with status 200). `unbilled`: a model that Unified Billing does not pay for
+                (2021). `policy`: a policy's object in place of the list (403, 429). `text`: DeepSeek's plain text (401,
+                422). `edge`: Cloudflare's edge, in plain text (403) or HTML. `problem`: the edge, in problem JSON (502,
+                520, 524).
             body: A body to send as it is, from DeepSeek or from the sender of the `shape`. The default status is 200.
             headers: Headers to set on the response.
             event: Make the error this event of a stream, counted from 0, and end the stream with it. If the response is
                 not a stream, it becomes an HTTP 200 with the error as its body.
-            unreachable: DeepSeek cannot be reached. When no attempt is left the gateway answers 2005.
+            unreachable: DeepSeek cannot be reached. When no attempt is left the gateway answers 2005; a direct
+                connection is reset.
             reset: The connection is reset in place of a response.
             latency: Seconds until the response begins, `math.inf` for never.
             keep_alive: Lines of filler: comments in a stream, blank lines before plain JSON. So many are spread over
@@ -154,10 +176,58 @@ class Emulator(Settings):
         fault = Fault(code, status, message, shape, body, headers, event, unreachable, delivery)
         self._gateway.faults.extend([fault] * times)
 
+    def answer_next(
+        self,
+        text: str | None = None,
+        *,
+        tool_calls: Sequence[Mapping[str, Any]] = (),
+        json: object = None,
+        reasoning: str | None = None,
+        finish_reason: str | None = None,
+    ) -> None:
+        """Make this the answer to the next question, on whichever route and endpoint, streamed or not.
+
+        Answers are given in the order of the calls, then the canned ones again. A request that is refused or fails
+        leaves the answer to the next one. The answer is sent whole, whatever `max_tokens` and `stop` say. It also comes
+        where the gateway has another answer in its cache, and takes the place of that answer there.
+
+        Args:
+            text: The content.
+            tool_calls: The calls to make, each as `{"name": ..., "arguments": ...}`. The arguments are a dict, an
+                instance of a pydantic model, or text that is sent as it is. Ids are made.
+            json: A dict, an instance of a pydantic model or another value to send as the content, in JSON.
+            reasoning: The thinking, by default the canned one. It is not sent if the request turns thinking off.
+            finish_reason: By default `tool_calls` or `stop`.
+
+        Raises:
+            ValueError: The arguments say nothing, or contradict each other.
+            TypeError: An argument has a type that cannot be sent.
+        """
+        script = to_script(text, tool_calls=tool_calls, json=json, reasoning=reasoning, finish_reason=finish_reason)
+        self._answers.queue.append(script)
+
+    def answer_with(self, function: AnswerFunction | None) -> None:
+        """Let a function answer the questions for which `answer_next()` has no answer; None ends that.
+
+        The function is called in the emulator's thread, with the request as the caller sent it; `upstream` is what
+        DeepSeek got. It returns text, the keyword arguments of `answer_next()` as a dict, or None for the canned
+        answer. What it raises is raised at the end of `with`. The gateway's cache is emptied first, and then works as
+        usual: the function is not called for an answer from the cache.
+        """
+        self._answers.function = function
+        self._gateway.cache.clear()
+
+    def reset(self) -> None:
+        """Forget the answers and failures to come, the requests, and what the gateway has cached and counted."""
+        self._answers.queue.clear()
+        self._answers.function = None
+        self._gateway.reset()
+        self.requests.clear()
+
     @property
     def pending(self) -> int:
-        """How many failures are still to come; 0 once every failure that `fail_next()` asked for has struck."""
-        return len(self._gateway.faults)
+        """How many failures and answers are still to come; 0 once all have struck and been given."""
+        return len(self._gateway.faults) + len(self._answers.queue)
 
     def __enter__(self) -> Self:
         """Start the emulator; on return the port accepts connections."""

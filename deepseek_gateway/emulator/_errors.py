@@ -9,7 +9,7 @@ from deepseek_gateway.emulator._ids import digest
 from deepseek_gateway.emulator._json import Json, to_json
 from deepseek_gateway.emulator._wire import JSON_TYPE, TEXT_TYPE, Reply, body_reply
 
-Form = Literal["deepseek", "text", "edge", "problem", "policy", "gateway"]
+Form = Literal["deepseek", "text", "edge", "problem", "policy", "gateway", "wholesale", "unbilled"]
 # DeepSeek's model layer labels its errors as bytes although they are JSON (recorded).
 OCTETS = "application/octet-stream"
 DESERIALIZE = "Failed to deserialize the JSON body into the target type: "
@@ -21,7 +21,7 @@ class ServiceError:
 
     Attributes:
         form: `deepseek` and `text` are DeepSeek's JSON and plain text, `edge` and `problem` are Cloudflare's edge,
-            `policy` and `gateway` are the gateway's.
+            `policy` and `gateway` are the gateway's, and so are `wholesale` and `unbilled`, of Unified Billing.
         details: What the form shows besides the message; the `check` of data loss prevention goes into a header.
         content_type: The content type of `deepseek` and `text`; None sends none.
         code: The code of a `gateway` error.
@@ -57,7 +57,7 @@ class ServiceError:
                 body, content_type = to_json(problem | {"instance": digest(title)[:16]}), "application/problem+json"
             case "policy":
                 body, content_type = to_json({"success": False, "error": {"message": text, **self.details}}), JSON_TYPE
-            case "gateway":
+            case "gateway" | "wholesale" | "unbilled":
                 body, content_type = to_json(self._envelope(route, short=short)), JSON_TYPE
         reply = body_reply(status, body, content_type)
         return reply.with_headers(dlp_header("BLOCK", *self.details.values())) if "check" in self.details else reply
@@ -124,6 +124,7 @@ _CREDITS = (
     "using provider models."
 )
 _BY_DLP = " content blocked due to DLP policy violations"
+_LIMITED = "Wholesale rate limit exceeded for this gateway. Please reduce request rate or use BYOK."
 _ALIAS = "Provider 'deepseek' has no BYOK credential named 'missing'. Configured aliases: 'default'"
 _SPENT = "Spend limit exceeded: rule 'daily' (cost limit 1 per 86400s, fixed) for deepseek deepseek-flash"
 _BUCKET = {"bucket": "daily", "spent": 1000.42, "limit": 1000}
@@ -153,7 +154,7 @@ ERRORS: tuple[ServiceError, ...] = (
     ServiceError("policy", 403, "Access denied by policy"),
     ServiceError("policy", 429, "Spending limit exceeded", _BUCKET),
     # Codes 2001 to 2045 and 7013 are the gateway host's (observed; Cloudflare docs: features/guardrails, features/dlp,
-    # features/spend-limits). No text of 2018 and 7013 is known; the status of 2029 and 2030 rests on one observation.
+    # features/spend-limits). No text of 7013 is known; the status of 2029 and 2030 rests on one observation.
     ServiceError("gateway", 400, "Please configure AI Gateway in the Cloudflare dashboard", code=2001, logged=False),
     ServiceError("gateway", 429, "Rate limited", code=2003),
     ServiceError("gateway", 400, "Failed to get response from provider", code=2005),
@@ -161,7 +162,7 @@ ERRORS: tuple[ServiceError, ...] = (
     ServiceError("gateway", 401, "Unauthorized", code=2009, logged=False),
     ServiceError("gateway", 424, "Prompt blocked due to security configurations", code=2016),
     ServiceError("gateway", 424, "Response blocked due to security configurations", code=2017),
-    ServiceError("gateway", 429, "Wholesale limit exceeded", code=2018),
+    ServiceError("gateway", 429, "Wholesale Rate limited", code=2018),
     ServiceError("gateway", 400, "Chat completion bad format", code=2019),
     ServiceError("gateway", 402, _CREDITS, code=2021),
     ServiceError("gateway", 424, f"Request{_BY_DLP}", {"check": "REQUEST"}, code=2029),
@@ -175,4 +176,9 @@ ERRORS: tuple[ServiceError, ...] = (
     ServiceError("gateway", 405, "GET not supported for requested URI.", code=7001, logged=False),
     ServiceError("gateway", 404, "Model not found: deepseek/missing", code=7003),
     ServiceError("gateway", 401, "Authentication error", code=10000, logged=False),
+    # The limiter of Unified Billing has several shapes beside 2018, and 2021 has a second meaning (observed).
+    ServiceError("wholesale", 402, _LIMITED, code=2021),
+    ServiceError("wholesale", 429, _LIMITED, code=2018),
+    ServiceError("wholesale", 200, _LIMITED, code=7003),
+    ServiceError("unbilled", 402, "This model is not available via unified billing. Please use BYOK.", code=2021),
 )

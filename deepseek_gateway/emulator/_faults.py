@@ -8,7 +8,8 @@ from typing import Any, Literal, get_args
 from deepseek_gateway.emulator._errors import ERRORS, OCTETS, Form, ServiceError, find
 from deepseek_gateway.emulator._wire import TEXT_TYPE, Delivery, Reply, body_reply, json_reply
 
-Shape = Literal["short", "policy", "text", "edge", "problem"]
+Shape = Literal["short", "wholesale", "unbilled", "policy", "text", "edge", "problem"]
+_GATEWAY_FORMS = {"gateway", "wholesale", "unbilled"}
 _GAVE_UP = 524
 
 CODES = frozenset(error.code for error in ERRORS if error.code is not None)
@@ -34,7 +35,8 @@ class Fault:
         how, stated = self.delivery, [(part, each) for part in (self, self.delivery) for each in fields(part)]
         given = {each.name for part, each in stated if getattr(part, each.name) != each.default} - {"delivery"}
         numbers = how.latency, how.keep_alive, how.cut_after or 0, how.stall_after or 0, self.event or 0
-        json, short = self.form in {"deepseek", "policy", "gateway"}, self.shape == "short"
+        json = self.form in {"deepseek", "policy", *_GATEWAY_FORMS}
+        coded = self.shape in {"short", *_GATEWAY_FORMS}
         unknown = given & {"code", "status", "shape", "message"} and not self.form
         known = f"a code ({sorted(CODES)}), or a status ({sorted(STATUSES)}) in a shape that it has"
         lone = given & {"reset", "unreachable"}
@@ -46,7 +48,10 @@ class Fault:
             (how.clean and how.cut_after is None, "A clean end is that of a cut answer: give cut_after too."),
             ("body" in given and given & {"code", "message"}, "A body is sent as it is: give no code and no message."),
             (self.shape not in {None, *get_args(Shape)}, f"No shape is called {self.shape!r}."),
-            (self.shape and short != ("code" in given), "Give the short shape with a code, and no other shape."),
+            (
+                self.shape and coded != ("code" in given),
+                "Give short, wholesale and unbilled with a code, and only these.",
+            ),
             ("event" in given and not json, "Only an error in JSON can be an event of a stream."),
             (unknown, f"Give a message and a status, or {known}."),
         ]
@@ -81,10 +86,15 @@ class Fault:
         return self.form in {"edge", "problem"}
 
     @property
+    def cloudflare(self) -> bool:
+        """Whether Cloudflare fails; such a fault waits for a request to the gateway."""
+        return self.edge or self.form in {"policy", *_GATEWAY_FORMS}
+
+    @property
     def early(self) -> bool:
         """Whether the request gets no further than the gateway; other faults strike a try to reach DeepSeek."""
         late = self.event is not None or (self.edge and self.status == _GAVE_UP)
-        return self.delivery.reset or (not late and (self.edge or self.form in {"gateway", "policy"}))
+        return self.delivery.reset or (not late and self.cloudflare)
 
     def reply(self, route: str) -> Reply | None:
         """Return the error as a response, or None if only the delivery is at fault."""

@@ -1,7 +1,9 @@
 """The features that the owner of a gateway may switch on: cache, limits and scanners; and the cost of a response."""
 
+import re
 from collections import deque
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from math import inf
 from time import monotonic
 
@@ -72,6 +74,10 @@ def number(headers: Headers, *names: str) -> int | None:
     return int(value) if value.isdecimal() and len(value) < _MAX_DIGITS else None
 
 
+def skips_cache(headers: Headers) -> bool:
+    return headers.get("cf-aig-skip-cache", headers.get("cf-skip-cache", "")).lower() == "true"
+
+
 class Cache:
     """The cache, of exact matches (Cloudflare docs: features/caching)."""
 
@@ -87,14 +93,16 @@ class Cache:
         range of 60 seconds to a month. Header names without `aig` are deprecated but honoured.
         """
         headers = request.headers
-        skip = headers.get("cf-aig-skip-cache", headers.get("cf-skip-cache", "")).lower() == "true"
         own = headers.get("cf-aig-cache-key")
         opted_in = self._ttl is not None or own is not None
-        if skip or not opted_in or request.method != "POST" or len(request.body) > _MAX_BYTES:
+        if skips_cache(headers) or not opted_in or request.method != "POST" or len(request.body) > _MAX_BYTES:
             return None
         seconds = number(headers, "cf-aig-cache-ttl", "cf-cache-ttl") or self._ttl or _USUAL_TTL
         parts = route, forwarded.path, request.model, forwarded.headers.get("authorization"), request.body
         return digest(parts if own is None else own), min(max(seconds, _MIN_TTL), _MAX_TTL)
+
+    def clear(self) -> None:
+        self._kept.clear()
 
     def get(self, key: str) -> Reply | None:
         """Return the response that is kept under a key, while it is fresh."""
@@ -113,3 +121,20 @@ def matches(texts: Collection[str] | None, body: bytes) -> list[str]:
         return []
     content = to_json(from_json(body) or body.decode(errors="replace")).decode().lower()
     return [text for text in texts if text.lower() in content]
+
+
+def reframed(reply: Reply, *, padding: bool, crlf: bool) -> Reply:
+    """Return a stream with Cloudflare's protection against a side channel, and with its line ends (observed)."""
+    if not reply.streamed:
+        return reply
+    chunks = reply.chunks
+    if padding:
+        chunks = tuple(_padded(chunk, digest("padding", index)) for index, chunk in enumerate(chunks))
+    if crlf:
+        chunks = tuple(chunk.replace(b"\n", b"\r\n") for chunk in chunks)
+    return replace(reply, chunks=chunks, unstreamed=reply.body)
+
+
+def _padded(event: bytes, random: str) -> bytes:
+    first = f'data: {{"p": "{random[: 1 + int(random[-1], 16)]}", '.encode()
+    return re.sub(rb"(?m)^data: \{(.+)\}$", first + rb"\1" + b" " * int(random[-2], 16) + b"}", event)

@@ -4,21 +4,30 @@ import asyncio
 import uuid
 from collections import deque
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from starlette.datastructures import Headers
 
 from deepseek_gateway.emulator._deepseek import DeepSeek
 from deepseek_gateway.emulator._errors import Refusal, dlp_header, gateway_refusal
 from deepseek_gateway.emulator._faults import Fault
-from deepseek_gateway.emulator._features import PRICES, Cache, Window, cost_of, matches, number
+from deepseek_gateway.emulator._features import PRICES, Cache, Window, cost_of, matches, number, reframed, skips_cache
 from deepseek_gateway.emulator._ids import CREATED, digest
 from deepseek_gateway.emulator._routes import Passage, admit, locate
 from deepseek_gateway.emulator._settings import Settings
-from deepseek_gateway.emulator._wire import Pairs, ReceivedRequest, Reply
+from deepseek_gateway.emulator._wire import Delivery, Pairs, ReceivedRequest, Reply
 
 _MAX_ATTEMPTS, _MAX_DELAY = 5, 60_000
 _RETRIED = {429, *range(500, 600)}
+# The headers of DeepSeek's own host since June 2026 (recorded), but for those that name a connection.
+_CLOUDFRONT: Pairs = (
+    ("server", "elb"),
+    ("vary", "origin, access-control-request-method, access-control-request-headers"),
+    ("access-control-allow-credentials", "true"),
+    ("strict-transport-security", "max-age=31536000; includeSubDomains; preload"),
+    ("x-content-type-options", "nosniff"),
+    ("via", "1.1 emulator.cloudfront.net (CloudFront)"),
+)
 
 
 @dataclass(eq=False)
@@ -34,15 +43,24 @@ class Gateway:
     def __init__(self, settings: Settings, upstream: DeepSeek) -> None:
         self._settings = settings
         self._upstream = upstream
+        self.pace = settings.pace
         self._count = 0
         self.faults: deque[Fault] = deque()
-        self._cache = Cache(settings.cache_ttl)
-        self._rate, self._spending = Window(settings.rate_limit), Window(settings.spend_limit)
+        self.cache = Cache(settings.cache_ttl)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the failures to come, and what was cached and counted."""
+        self.faults.clear()
+        self.cache.clear()
+        self._rate, self._spending = Window(self._settings.rate_limit), Window(self._settings.spend_limit)
 
     async def answer(self, request: ReceivedRequest) -> Reply:
-        """Take `request` through the gateway, and note its attempts and cost on it."""
+        """Take `request` through the gateway or past it, and note its attempts and cost on it."""
         self._count += 1
         count, target = self._count, locate(request.path)
+        if target.route == "direct":
+            return await self._ask_directly(request, target.path)
         try:
             if fault := self._due(early=True):
                 await asyncio.sleep(fault.delivery.delay)
@@ -59,6 +77,16 @@ class Gateway:
         ray = f"{digest('ray', count)[:16]}-LOC"
         log = _log_headers(count, request.headers) if logged else ()
         return reply.with_headers(("server", "cloudflare"), ("cf-ray", ray), *log)
+
+    async def _ask_directly(self, request: ReceivedRequest, path: str) -> Reply:
+        """Return DeepSeek's response as its own host sends it: with the headers of CloudFront (recorded)."""
+        forwarded = replace(request, path=path, attempts=[])
+        request.attempts.append(forwarded)
+        reply = await self._attempt(request, forwarded, "direct")
+        if reply is None:
+            return Reply(status=200, delivery=Delivery(reset=True))
+        result = "Miss" if reply.status < 400 else "Error"  # noqa: PLR2004
+        return reply.with_headers(("x-cache", f"{result} from cloudfront"), *_CLOUDFRONT)
 
     async def _pass(self, request: ReceivedRequest, passage: Passage, route: str) -> Reply:
         """Return DeepSeek's response, unless a limit or a scanner is against it; a header reports what DLP flags.
@@ -84,15 +112,19 @@ class Gateway:
         if "BLOCK" in in_response:
             raise gateway_refusal(2030)
         flagged = [check for check, actions in (("REQUEST", in_request), ("RESPONSE", in_response)) if actions]
+        reply = reframed(reply, padding=self._settings.padding, crlf=self._settings.crlf)
         return reply.with_headers(*passage.headers, *((dlp_header("FLAG", *flagged),) if flagged else ()))
 
     async def _fetch(self, request: ReceivedRequest, forwarded: ReceivedRequest, route: str) -> Reply:
         """Get the response from the cache, for nothing and despite a reached spend limit, or from DeepSeek.
 
+        The cache is passed over while an answer of `answer_next()` waits, or a test would get another answer. Streams
+        and requests that skip the cache are a MISS too (observed). Whether the other responses without a cache have the
+        header is unknown; here they do not.
         A model without a price has no spend limit (Cloudflare docs: features/policies, features/spend-limits).
         """
-        slot = self._cache.slot(request, forwarded, route)
-        if slot and (kept := self._cache.get(slot[0])):
+        slot = self.cache.slot(request, forwarded, route)
+        if slot and not self._upstream.answers.queue and (kept := self.cache.get(slot[0])):
             request.cost = 0.0
             return kept.with_headers(("cf-aig-cache-status", "HIT"))
         prices = request.custom_cost or PRICES.get(forwarded.model)
@@ -103,10 +135,10 @@ class Gateway:
         reply = await self._ask_upstream(request, forwarded, route)
         request.cost = cost_of(reply, prices)
         self._spending.add(request.cost or 0.0)
-        if slot is None:
-            return reply
-        self._cache.put(*slot, reply)
-        return reply.with_headers(("cf-aig-cache-status", "MISS"))
+        if slot:
+            self.cache.put(*slot, reply)
+        missed = slot or reply.streamed or skips_cache(request.headers)
+        return reply.with_headers(("cf-aig-cache-status", "MISS")) if missed else reply
 
     async def _ask_upstream(self, request: ReceivedRequest, forwarded: ReceivedRequest, route: str) -> Reply:
         """Ask DeepSeek, and retry as the headers say (Cloudflare docs: configuration/request-handling).
@@ -128,29 +160,33 @@ class Gateway:
             reply = None
             with suppress(TimeoutError):
                 async with asyncio.timeout(None if 0 < retry == attempts - 1 else timeout):
-                    reply = await self._attempt(forwarded, route)
+                    reply = await self._attempt(request, forwarded, route)
             if reply is not None and reply.status not in _RETRIED:
                 break
         if reply is None:
             raise gateway_refusal(2005)
         return reply
 
-    async def _attempt(self, forwarded: ReceivedRequest, route: str) -> Reply | None:
+    async def _attempt(self, request: ReceivedRequest, forwarded: ReceivedRequest, route: str) -> Reply | None:
         """Ask DeepSeek once; None means that DeepSeek could not be reached."""
-        fault = self._due(early=False)
+        fault = self._due(direct=route == "direct")
         await asyncio.sleep(fault.delivery.delay if fault and fault.delivery.latency else self._settings.latency)
         if fault is None:
-            return self._upstream.answer(forwarded)
-        if fault.unreachable:
+            return self._upstream.answer(request, forwarded)
+        if fault.unreachable or fault.delivery.reset:
             return None
         if fault.edge:
             raise _GaveUpError(fault)
         error = fault.reply(route) if fault.event is None else None
-        return fault.strike(self._upstream.answer(forwarded, error), route)
+        return fault.strike(self._upstream.answer(request, forwarded, error), route)
 
-    def _due(self, *, early: bool) -> Fault | None:
-        """Take the next failure off the queue if this is the place for it."""
-        return self.faults.popleft() if self.faults and self.faults[0].early == early else None
+    def _due(self, *, early: bool = False, direct: bool = False) -> Fault | None:
+        """Take the next failure off the queue if it strikes here."""
+        if not self.faults:
+            return None
+        fault = self.faults[0]
+        strikes = not fault.cloudflare if direct else fault.early == early
+        return self.faults.popleft() if strikes else None
 
 
 def _log_headers(count: int, headers: Headers) -> Pairs:
@@ -162,4 +198,4 @@ def _log_headers(count: int, headers: Headers) -> Pairs:
     log_id = str(uuid.UUID(f"{CREATED * 1000 + count:012x}7{random[:3]}8{random[3:18]}"))
     event_id = headers.get("cf-aig-event-id", log_id)
     ids = ("cf-aig-log-id", log_id), ("cf-aig-request-id", log_id), ("cf-aig-event-id", event_id)
-    return *ids, ("cf-aig-step", "0")
+    return *ids, ("cf-aig-trace-id", digest("gateway trace", count)[:32]), ("cf-aig-step", "0")

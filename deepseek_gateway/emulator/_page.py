@@ -106,8 +106,11 @@ def to_parts(exchange: Exchange, known: Collection[str]) -> list[Json]:
     """Return the two requests and the response, each with headers and body, without secrets."""
     mask, request = _masking(exchange, known), exchange.request
     title = "Gateway to DeepSeek" + (f" ({len(request.attempts)} tries)" if len(request.attempts) > 1 else "")
+    requests = [("Caller to gateway", request), (title, request.upstream)]
+    if request.route == "direct":
+        requests = [("Caller to DeepSeek", request)]
     parts: list[Json] = []
-    for name, each in (("Caller to gateway", request), (title, request.upstream)):
+    for name, each in requests:
         if each is None:
             parts.append({"title": name, "line": "Not sent: the gateway answered by itself."})
         else:
@@ -177,7 +180,7 @@ class Page:
         if request.method != "GET" or not (below or path == _EVENTS or (path == "/" and "text/html" in accept)):
             return None
         nonce = secrets.token_urlsafe(16)
-        if not _is_loopback(request.headers.get("host", "")):
+        if not is_loopback(request.headers.get("host", "")):
             text = "This page is shown under a loopback name only; open it as http://127.0.0.1 or http://localhost.\n"
             response = Response(text, 403, media_type="text/plain")
         elif path == _EVENTS:
@@ -221,7 +224,7 @@ class Page:
         return "\n".join(f"export {name}='{value}'" for name, value in shown)
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
     with suppress(ValueError):
         name = urlsplit(f"//{host}").hostname or ""
         return name == "localhost" or name.endswith(".localhost") or ip_address(name).is_loopback

@@ -11,11 +11,13 @@ from deepseek_gateway.emulator._ids import CREATED, digest
 from deepseek_gateway.emulator._json import Json, mapping, sequence
 from deepseek_gateway.emulator._turn import Token, Turn
 
+_INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"}
+
 
 def responses_body(turn: Turn, fields: Json, *, done: bool = True) -> Json:
     """Return a response object, finished or as a stream begins with it; `fields` are those of the request."""
     prompt, cached, completion, thought = turn.counts
-    cut = done and turn.finish_reason == "length"
+    cut = _INCOMPLETE.get(turn.finish_reason) if done else None
     usage = {
         "input_tokens": prompt,
         "input_tokens_details": {"cached_tokens": cached},
@@ -29,7 +31,7 @@ def responses_body(turn: Turn, fields: Json, *, done: bool = True) -> Json:
         "created_at": CREATED,
         "status": "in_progress" if not done else "incomplete" if cut else "completed",
         "error": None,
-        "incomplete_details": {"reason": "max_output_tokens"} if cut else None,
+        "incomplete_details": {"reason": cut} if cut else None,
         "instructions": fields.get("instructions"),
         "max_output_tokens": fields.get("max_output_tokens"),
         "model": turn.prompt.model,

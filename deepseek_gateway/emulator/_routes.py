@@ -1,7 +1,7 @@
 """The routes: where a URL leads, who may pass, with which key, and with which model name."""
 
 from dataclasses import replace
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from starlette.datastructures import Headers
 
@@ -9,7 +9,7 @@ from deepseek_gateway.emulator._errors import gateway_refusal
 from deepseek_gateway.emulator._json import mapping, to_json
 from deepseek_gateway.emulator._models import MODELS, RETIRED, model_list
 from deepseek_gateway.emulator._settings import Settings
-from deepseek_gateway.emulator._wire import Pairs, ReceivedRequest, Reply, json_reply
+from deepseek_gateway.emulator._wire import Pairs, ReceivedRequest, Reply, Route, json_reply
 
 _NOT_FORWARDED = (b"host", b"content-length", b"connection", b"transfer-encoding", b"cf-cache-ttl", b"cf-skip-cache")
 # Slugs of other providers (Cloudflare docs: usage/providers). This gateway knows them but cannot reach them.
@@ -22,7 +22,7 @@ _OTHER_PROVIDERS = (
 class Target(NamedTuple):
     """Where a URL leads; account and gateway are None where the URL does not name them."""
 
-    route: Literal["provider", "compat", "rest"]
+    route: Route
     account: str | None
     gateway: str | None
     path: str
@@ -40,12 +40,15 @@ def locate(path: str) -> Target:
     """Read a URL's path.
 
     The provider and compat routes are below `/v1/{account}/{gateway}`, or right below the host on a custom domain
-    (Cloudflare docs: configuration/custom-domains). The REST API is below `/client/v4/accounts/{account}/ai`.
+    (Cloudflare docs: configuration/custom-domains). The REST API is below `/client/v4/accounts/{account}/ai`. `/direct`
+    stands for DeepSeek's own host, so that a URL of the gateway with a mistake in it never reaches DeepSeek.
     """
     segments = path.removeprefix("/").split("/")
     match segments:
         case ["client", "v4", "accounts", account, "ai", *rest]:
             return Target("rest", account, None, "/" + "/".join(rest))
+        case ["direct", *rest]:
+            return Target("direct", None, None, "/" + "/".join(rest))
         case ["v1", account, gateway, *segments]:
             owner: tuple[str | None, str | None] = account, gateway
         case _:

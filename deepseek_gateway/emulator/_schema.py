@@ -1,15 +1,23 @@
-"""JSON schemas: the one in a text, and the smallest value that fits one."""
+"""JSON schemas: the one in a text, and the smallest value that fits one.
+
+Both searches have a limited effort, because a text or a schema of some kilobytes can keep an unlimited one busy for
+hours.
+"""
 
 import json
 import re
 from collections.abc import Iterator
 from contextlib import suppress
+from itertools import chain, islice
 from math import inf, isfinite
 from typing import Any
 
-from deepseek_gateway.emulator._json import Json, mapping, sequence
+from deepseek_gateway.emulator._json import Json, mapping, sequence, to_json
 
 _MAX_SIZE = 10_000
+_MAX_LIMITS = 16
+# So many items of a list, members of an object or characters of a text cost as much as one step of the search.
+_CHEAP = 100
 _OBJECT = re.compile(r'\{\s*"')
 _WORD, _DAY, _UUID = "example", "2026-11-01", "00000000-0000-4000-8000-000000000000"
 _FORMATS = (
@@ -34,14 +42,28 @@ class _NothingFits(Exception):  # noqa: N818 - control flow, not an error
 
 def schema_in(text: str) -> Json | None:
     """Return the last JSON schema in a text, which may be part of a larger object."""
-    found, end = None, 0
-    while begun := _OBJECT.search(text, end):
-        end = begun.end()
-        with suppress(ValueError, RecursionError):
-            value, after = json.JSONDecoder().raw_decode(text, begun.start())
-            if _kinds(value) or not {"$ref", "properties", "allOf", "anyOf", "oneOf"}.isdisjoint(value):
-                found, end = value, after
+    found, end, effort = None, 0, 10_000 + 20 * len(text)
+    while effort > 0 and (begun := _OBJECT.search(text, end)):
+        try:
+            value, end = json.JSONDecoder().raw_decode(text, begun.start())
+            found = _last_schema(value) or found
+        except (ValueError, RecursionError) as error:
+            # The decoder has read the text up to `pos`, and has counted the lines before it.
+            effort -= getattr(error, "pos", len(text)) - begun.start() + len(text) // _CHEAP
+            end = begun.end()
     return found
+
+
+def _last_schema(value: object) -> Json | None:
+    """Return the last schema in a parsed value that is not part of another schema."""
+    left = [value]
+    while left:
+        value = left.pop()
+        schema = mapping(value)
+        if _kinds(schema) or not {"$ref", "properties", "allOf", "anyOf", "oneOf"}.isdisjoint(schema):
+            return schema
+        left += schema.values() or sequence(value)
+    return None
 
 
 def smallest(schema: Json) -> Any:
@@ -74,7 +96,9 @@ class _Search:
     def fit(self, schemas: list[Any], entered: _Entered) -> Any:
         """Return the first candidate that fits all of `schemas`."""
         for demands, inner in self._choices([([schema], entered) for schema in schemas], [], entered):
+            listed = sum(len(sequence(demand.get("enum"))) for demand in demands)
             for value in self._candidates(demands, inner):
+                self._spend(len(demands) + listed // _CHEAP)
                 if all(_fits(value, demand) for demand in demands):
                     return value
         raise _NothingFits
@@ -86,8 +110,9 @@ class _Search:
             return
         (alternatives, path), *others = parts
         for alternative in alternatives:
-            self._spend(1)
             own: Json = {"enum": []} if alternative is False else mapping(alternative)
+            sizes = (len(part if isinstance(part, str) else mapping(part) or sequence(part)) for part in own.values())
+            self._spend(1 + (len(own) + sum(sizes) + len(demands) + len(others)) // _CHEAP)
             combined = [sequence(own[key]) for key in ("anyOf", "oneOf") if sequence(own.get(key))]
             combined += [[part] for part in sequence(own.get("allOf"))]
             reference, inner = own.get("$ref"), path
@@ -99,9 +124,11 @@ class _Search:
             yield from self._choices(parts, [*demands, own], entered | inner)
 
     def _candidates(self, demands: list[Json], entered: _Entered) -> Iterator[Any]:
-        yield from (demand["default"] for demand in demands if "default" in demand)
-        for demand in demands:
-            yield from [demand["const"]] if "const" in demand else sequence(demand.get("enum"))
+        stated_values = [[demand["default"]] for demand in demands if "default" in demand]
+        stated_values += [[each["const"]] if "const" in each else sequence(each.get("enum")) for each in demands]
+        for value in chain.from_iterable(stated_values):
+            self._spend(len(to_json(value)) // _CHEAP)
+            yield value
         if any(key in demand for key in ("const", "enum") for demand in demands):
             return
         stated = [kind for demand in demands for kind in _kinds(demand)]
@@ -125,7 +152,7 @@ class _Search:
 
     def _object(self, demands: list[Json], entered: _Entered) -> Json:
         stated = [(mapping(each.get("properties")), each.get("additionalProperties", True)) for each in demands]
-        required = [str(name) for demand in demands for name in sequence(demand.get("required"))]
+        required = dict.fromkeys(str(name) for demand in demands for name in sequence(demand.get("required")))
         optional = [name for properties, _ in stated for name in properties]
         fewest, value = self._fewest(demands, "minProperties"), Json()
         for name in (*required, *optional, *map(str, range(fewest))):
@@ -144,13 +171,16 @@ class _Search:
 
     def _fewest(self, demands: list[Json], key: str) -> int:
         fewest = int(max(_real(demand, key, 0) for demand in demands))
+        if fewest > self._left:
+            raise _NothingFits
         self._spend(fewest)
         return fewest
 
     def _spend(self, size: int) -> None:
-        if size > self._left:
-            raise _NothingFits
+        """Count steps; a search that has taken too many must not go on with the next alternative."""
         self._left -= size
+        if self._left < 0:
+            raise _NothingFits
 
     def _referred(self, reference: str) -> object:
         """Return the part of the schema that a reference names (`#/$defs/Node`, or `#` for all of it)."""
@@ -183,9 +213,10 @@ def _fits(value: object, schema: Json) -> bool:
 
 
 def _numbers(demands: list[Json]) -> Iterator[float]:
-    """Yield the minimum, 1, and then numbers on, near and between the limits."""
-    near = [number for each in demands for name in _LIMITS if (number := _real(each, name, inf)) < inf]
-    units = [unit for each in demands if (unit := _real(each, "multipleOf", 0)) > 0] or [1]
+    """Yield the minimum, 1, and then numbers on, near and between the first limits."""
+    limits = (number for each in demands for name in _LIMITS if (number := _real(each, name, inf)) < inf)
+    near = list(islice(limits, _MAX_LIMITS))
+    units = [unit for each in demands if (unit := _real(each, "multipleOf", 0)) > 0][:_MAX_LIMITS] or [1]
     tried = [*(number for each in demands if (number := _real(each, "minimum", inf)) < inf), 1, *near, 0]
     tried += [at // unit * unit + more for at in tried for unit in units for more in (0, unit, -unit)]
     tried += [(one + other) / 2 for one in near for other in near]

@@ -1,4 +1,4 @@
-"""The answer to a prompt, in tokens. Nothing in it depends on chance or on the clock.
+"""The answer to a prompt, in tokens: on demand (`_answers`), else canned. Neither depends on chance or on the clock.
 
 The whole body and the stream are two ways to write the same tokens, so they cannot disagree. The rules:
 
@@ -10,15 +10,18 @@ The whole body and the stream are two ways to write the same tokens, so they can
 - **JSON** is the smallest value that fits the schema. Chat takes the schema from a system message, `/responses` from
   the request. Without a schema it is `{"answer": ..., "question": ...}`.
 - `max_tokens` cuts the list of tokens: in the thinking (content stays empty), in the text or in the arguments.
+
+An answer on demand is sent whole. Its ids depend on it too, so that equal requests get different ones.
 """
 
 import json
 import re
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import takewhile
 from typing import Literal
 
+from deepseek_gateway.emulator._answers import Script
 from deepseek_gateway.emulator._ids import digest
 from deepseek_gateway.emulator._json import mapping
 from deepseek_gateway.emulator._prompt import Prompt, text_of
@@ -76,33 +79,39 @@ class Turn:
         return sum(costs) + tools, (sum(costs[:-1]) + tools) // 128 * 128, len(self.tokens), thought
 
 
-def take_turn(prompt: Prompt) -> Turn:
+def take_turn(prompt: Prompt, script: Script | None = None) -> Turn:
     """Answer `prompt` by the rules in this module's docstring."""
-    tokens = [Token("reasoning_content", text) for text in _split(_THINKING)] if prompt.thinking else []
-    calls = _calls(prompt)
-    for index, (name, arguments) in enumerate(calls):
+    said = script or _canned(prompt)
+    reasoning = _THINKING if said.reasoning is None else said.reasoning
+    tokens = [Token("reasoning_content", text) for text in _split(reasoning)] if prompt.thinking else []
+    tokens += [Token("content", text) for text in _split(said.text)]
+    for index, (name, arguments) in enumerate(said.calls):
         tokens += [Token("call", name, index), *(Token("arguments", text, index) for text in _split(arguments))]
-    if not calls:
-        content = _content(prompt)
-        end = min((at for stop in prompt.stop if stop and (at := content.find(stop)) >= 0), default=len(content))
-        tokens += [Token("content", text) for text in _split(content[:end])]
-    finish_reason = "tool_calls" if calls else "stop"
-    if prompt.max_tokens is not None and len(tokens) > prompt.max_tokens:
-        tokens, finish_reason = tokens[: prompt.max_tokens], "length"
-    return Turn(prompt=prompt, tokens=tuple(tokens), finish_reason=finish_reason)
+    if script:
+        prompt = replace(prompt, seed=digest(prompt.seed, tokens), max_tokens=None)
+    cut = prompt.max_tokens is not None and len(tokens) > prompt.max_tokens
+    reason = "length" if cut else said.finish_reason
+    return Turn(prompt=prompt, tokens=tuple(tokens[: prompt.max_tokens]), finish_reason=reason)
 
 
-def _calls(prompt: Prompt) -> list[tuple[str, str]]:
+def _canned(prompt: Prompt) -> Script:
+    calls = _calls(prompt)
+    content = "" if calls else _content(prompt)
+    end = min((at for stop in prompt.stop if stop and (at := content.find(stop)) >= 0), default=len(content))
+    return Script(content[:end], calls, None, "tool_calls" if calls else "stop")
+
+
+def _calls(prompt: Prompt) -> tuple[tuple[str, str], ...]:
     last = prompt.messages[-1] if prompt.messages else {}
     forced = prompt.choice not in {"auto", "none"}
     if not prompt.tools or prompt.choice == "none" or (last.get("role") == "tool" and not forced):
-        return []
+        return ()
     text = text_of(last.get("content"))
     by_name = {str(tool.get("name")): tool for tool in prompt.tools}
     named = [name for name in by_name if re.search(rf"\b{re.escape(name)}\b", text)]
     names = [prompt.choice] if prompt.choice in by_name else named or list(by_name)[:1]
     values = [smallest({"type": "object"} | mapping(by_name[name].get("parameters"))) for name in names]
-    return [(name, json.dumps(value, ensure_ascii=False)) for name, value in zip(names, values, strict=True)]
+    return tuple((name, json.dumps(value, ensure_ascii=False)) for name, value in zip(names, values, strict=True))
 
 
 def _content(prompt: Prompt) -> str:

@@ -1,12 +1,13 @@
 """What travels: requests as they were received, replies before they are sent."""
 
 from dataclasses import dataclass, field, replace
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from starlette.datastructures import Headers
 
 from deepseek_gateway.emulator._json import from_json, mapping, to_json
 
+Route = Literal["provider", "compat", "rest", "direct"]
 Pairs = tuple[tuple[str, str], ...]
 JSON_TYPE, TEXT_TYPE = "application/json", "text/plain; charset=UTF-8"
 _MAX_METADATA = 5
@@ -14,21 +15,24 @@ _MAX_METADATA = 5
 
 @dataclass(kw_only=True, slots=True)
 class ReceivedRequest:
-    """A request as it reached the gateway and, in `attempts`, as the gateway forwarded it to DeepSeek.
+    """A request as it was received and, in `attempts`, as it reached DeepSeek.
 
     Attributes:
         method: `POST`, `GET`, ...
         path: The path of the URL, decoded, without the query.
+        route: `provider`, `compat`, `rest`, or `direct` for a request to DeepSeek itself.
         query: The query of the URL, without the question mark.
         headers: Case-insensitive. Repeated headers are kept apart (`headers.getlist(name)`).
         body: The bytes as received.
-        attempts: The request that DeepSeek got, once per attempt so far; empty if the gateway answered by itself.
+        attempts: The request that DeepSeek got, once per attempt so far; empty if the gateway answered by itself. A
+            direct request has one, with all its headers.
         cost: The cost in USD that the gateway logs: an estimate from the tokens, 0 if the answer came from the cache,
-            `None` if the model has no known price or no tokens were counted.
+            `None` if the model has no known price, no tokens were counted, or the gateway was not asked.
     """
 
     method: str
     path: str
+    route: Route = "provider"
     query: str = ""
     headers: Headers = field(default_factory=Headers, repr=False)
     body: bytes = field(default=b"", repr=False)
@@ -118,7 +122,9 @@ class Reply:
         return replace(self, headers=(("content-type", JSON_TYPE), *kept), chunks=(self.body,), streamed=False)
 
     def with_headers(self, *headers: tuple[str, str]) -> Self:
-        return replace(self, headers=(*headers, *self.headers))
+        """Return this reply with more headers; one that the reply has already, as from `fail_next()`, is kept."""
+        own = {name for name, _ in self.headers}
+        return replace(self, headers=(*(pair for pair in headers if pair[0] not in own), *self.headers))
 
 
 def body_reply(status: int, body: bytes, content_type: str | None) -> Reply:

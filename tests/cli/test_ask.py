@@ -42,7 +42,7 @@ class TestAnswer:
         log_id = r"[0-9a-f-]{36}"
         assert re.fullmatch(
             rf"deepseek-flash: \d+ tokens in \(0 from DeepSeek's own cache\), \d+ out \(\d+ of them thinking\); "
-            rf"gateway cache not reported; log {log_id}; \d+\.\d s",
+            rf"gateway cache MISS; log {log_id}; \d+\.\d s",
             closing,
         )
 

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from contextlib import contextmanager
 from io import StringIO
 from queue import SimpleQueue
@@ -106,7 +107,12 @@ def test_emulator_command_refuses_settings(option: str) -> None:
 
 def test_printed_settings_reach_the_emulator_and_each_exchange_is_one_line() -> None:
     with running() as process:
-        assert list(process.settings) == ["DEEPSEEK_GATEWAY_ENDPOINT", "CF_AIG_TOKEN", "DEEPSEEK_API_KEY"]
+        assert list(process.settings) == [
+            "DEEPSEEK_GATEWAY_ENDPOINT",
+            "CF_AIG_TOKEN",
+            "DEEPSEEK_API_KEY",
+            "DEEPSEEK_DIRECT_ENDPOINT",
+        ]
         with process.client() as client:
             answer = client.chat.completions.create(model="deepseek-flash", messages=MESSAGES)
             assert "emulator" in str(answer.choices[0].message.content)
@@ -126,6 +132,38 @@ def test_printed_settings_reach_the_emulator_and_each_exchange_is_one_line() -> 
             assert process.log() == f"POST /ai/v1/chat/completions  {model} -> deepseek-flash  200  -"
         assert "\x1b" not in process.introduction
         assert process.end() == (0, "")
+
+
+def test_printed_direct_endpoint_answers_as_deepseek_itself() -> None:
+    with running() as process:
+        url, key = process.settings["DEEPSEEK_DIRECT_ENDPOINT"], process.settings["DEEPSEEK_API_KEY"]
+        with openai.OpenAI(base_url=url, api_key=key) as client:
+            assert client.models.list().data
+        assert process.log() == "GET /direct/models  -  200  -"
+
+
+def test_printed_curl_command_sets_the_next_answer() -> None:
+    with running() as process:
+        found = re.search(r"curl (http://\S+) --json '(.+)'$", process.introduction, re.MULTILINE)
+        assert found is not None
+        request = urllib.request.Request(found[1], found[2].encode())
+        assert json.load(urllib.request.urlopen(request)) == {"pending": 1}
+        with process.client() as client:
+            answer = client.chat.completions.create(model="deepseek-flash", messages=MESSAGES)
+        assert answer.choices[0].message.content == json.loads(found[2])["text"]
+
+
+def test_pace_option_spreads_a_stream() -> None:
+    with running("--pace", "0.01") as process, process.client() as client:
+        chunks = list(client.chat.completions.create(model="deepseek-flash", messages=MESSAGES, stream=True))
+        milliseconds = int(process.line().split()[-2])
+    assert milliseconds >= 10 * len(chunks)
+
+
+def test_emulator_help_names_the_controls() -> None:
+    status, out, _ = call("emulator", "--help")
+    assert status == 0
+    assert all(f"/_emulator/{name}" in out for name in ("answers", "failures", "reset"))
 
 
 def test_emulator_page_is_at_the_printed_url() -> None:
@@ -161,7 +199,7 @@ def test_sigint_ends_an_emulator_that_was_started_with_sigint_ignored() -> None:
 
 def test_open_emulator_accepts_calls_without_a_token() -> None:
     with running("--open") as process:
-        assert list(process.settings) == ["DEEPSEEK_GATEWAY_ENDPOINT", "DEEPSEEK_API_KEY"]
+        assert "CF_AIG_TOKEN" not in process.settings
         with process.client() as client:
             assert client.models.list().data
 
@@ -219,6 +257,7 @@ def test_port_in_use_is_reported_in_one_sentence_with_status_1() -> None:
         (["--port", "http"], "--port"),
         (["--latency", "-1"], "--latency"),
         (["--latency", "nan"], "latency"),
+        (["--pace", "-1"], "--pace"),
         (["--no-such-option"], "--no-such-option"),
         (["surplus"], "surplus"),
     ],

@@ -31,6 +31,8 @@ from deepseek_gateway.emulator import Emulator
         {"dlp": {"bomb": None}},
         {"latency": -0.1},
         {"latency": math.nan},
+        {"pace": -0.1},
+        {"pace": math.nan},
     ],
 )
 def test_invalid_setting_is_refused_and_its_value_is_not_shown(wrong: dict[str, Any]) -> None:

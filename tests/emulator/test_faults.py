@@ -48,7 +48,7 @@ TABLE = [
     (2009, 401, "Unauthorized"),
     (2016, 424, "Prompt blocked due to security configurations"),
     (2017, 424, "Response blocked due to security configurations"),
-    (2018, 429, "Wholesale limit exceeded"),
+    (2018, 429, "Wholesale Rate limited"),
     (2019, 400, "Chat completion bad format"),
     (2021, 402, CREDITS + "continue using provider models."),
     (2029, 424, "Request content blocked due to DLP policy violations"),
@@ -80,6 +80,29 @@ def test_every_gateway_code_fails_in_every_envelope(emulator: Emulator, code: in
     answer = send(emulator, PROVIDER, BOTH, STREAM)
     assert (answer.status, answer.json["error"], answer.json["httpCode"]) == (200, listed, status)
     assert [request.attempts for request in emulator.requests[-4:]] == [[], [], [], []]
+
+
+LIMITED = "Wholesale rate limit exceeded for this gateway. Please reduce request rate or use BYOK."
+
+
+@pytest.mark.parametrize(
+    ("code", "shape", "status", "message"),
+    [
+        (2021, "wholesale", 402, LIMITED),
+        (2021, "unbilled", 402, "This model is not available via unified billing. Please use BYOK."),
+        (2018, "wholesale", 429, LIMITED),
+        (7003, "wholesale", 200, LIMITED),
+    ],
+)
+def test_limiter_of_unified_billing_fails_in_its_observed_shapes(
+    emulator: Emulator, code: int, shape: Any, status: int, message: str
+) -> None:
+    emulator.fail_next(code, shape=shape, times=2)
+    answer = send(emulator, PROVIDER, BOTH, ask())
+    assert (answer.status, answer.json["error"]) == (status, [{"code": code, "message": message}])
+    answer = send(emulator, f"{AI}/chat/completions", REST, ask("deepseek/deepseek-flash"))
+    assert (answer.status, answer.json["errors"]) == (status, [{"code": code, "message": message}])
+    assert "cf-aig-cache-status" not in answer.headers
 
 
 @pytest.mark.parametrize(
@@ -224,6 +247,8 @@ def test_error_event_beyond_the_stream_replaces_done(emulator: Emulator) -> None
         {"code": 9999, "status": 400},
         {"code": True},
         {"code": 2003, "shape": "policy"},
+        {"code": 2003, "shape": "wholesale"},
+        {"shape": "wholesale"},
         {"status": 401, "shape": "short"},
         {"status": 418},
         {"status": "503"},
@@ -297,6 +322,12 @@ def test_code_may_be_text_and_headers_latin_1(emulator: Emulator) -> None:
     emulator.fail_next("2003", headers={"X-Note": "\xfc b"})
     answer = send(emulator, PROVIDER, BOTH, ask())
     assert (answer.status, answer.json["internalCode"], answer.headers["x-note"]) == (429, 2003, "\xfc b")
+
+
+@pytest.mark.parametrize("name", ["cf-aig-cache-status", "server", "cf-aig-log-id"])
+def test_header_of_a_failure_takes_the_place_of_the_usual_one(emulator: Emulator, name: str) -> None:
+    emulator.fail_next(headers={name: "mine"})
+    assert send(emulator, PROVIDER, BOTH, STREAM).headers[name] == "mine"
 
 
 def test_pending_counts_failures_that_have_not_happened(emulator: Emulator) -> None:

@@ -84,6 +84,8 @@ def test_malformed_token_counts_cost_nothing(emulator: Emulator) -> None:
     ("options", "first", "second", "statuses"),
     [
         ({}, (BOTH, ask()), (BOTH, ask()), (None, None)),
+        ({}, (BOTH, ask(stream=True)), (BOTH, ask(stream=True)), ("MISS", "MISS")),
+        ({}, (named(skip_cache="true"), ask()), (BOTH | {"cf-skip-cache": "true"}, ask()), ("MISS", "MISS")),
         ({}, (named(cache_ttl="600"), ask()), (named(cache_ttl="600"), ask()), (None, None)),
         ({}, (named(cache_key="k"), ask()), (named(cache_key="k"), ask(text="else")), ("MISS", "HIT")),
         ({}, (named(cache_key="k"), ask()), (named(cache_key="l"), ask()), ("MISS", "MISS")),
@@ -93,14 +95,14 @@ def test_malformed_token_counts_cost_nothing(emulator: Emulator) -> None:
         ({}, (named(cache_key="k"), ask(max_tokens=0)), (named(cache_key="k"), ask()), ("MISS", "MISS")),
         ({"cache_ttl": 60}, (BOTH, ask()), (BOTH, ask()), ("MISS", "HIT")),
         ({"cache_ttl": 0}, (BOTH, ask()), (BOTH, ask()), ("MISS", "HIT")),
-        ({"cache_ttl": 0}, (BOTH, ask()), (named(skip_cache="true"), ask()), ("MISS", None)),
+        ({"cache_ttl": 0}, (BOTH, ask()), (named(skip_cache="true"), ask()), ("MISS", "MISS")),
         ({"cache_ttl": 60}, (BOTH, ask()), (named(metadata='{"a":1}', event_id="e"), ask()), ("MISS", "HIT")),
         ({"cache_ttl": 60}, (BOTH, ask()), (BOTH, ask(text="else")), ("MISS", "MISS")),
         ({"cache_ttl": 60}, (BOTH, ask()), (BOTH, ask("deepseek-v4-pro")), ("MISS", "MISS")),
         ({"cache_ttl": 60}, (BOTH, ask(stream=True)), (BOTH, ask(stream=True)), ("MISS", "MISS")),
-        ({"cache_ttl": 60}, (BOTH, ask()), (named(skip_cache="true"), ask()), ("MISS", None)),
-        ({"cache_ttl": 60}, (BOTH, ask()), (BOTH | {"cf-skip-cache": "true"}, ask()), ("MISS", None)),
-        ({"cache_ttl": 60}, (named(skip_cache="true"), ask()), (BOTH, ask()), (None, "MISS")),
+        ({"cache_ttl": 60}, (BOTH, ask()), (named(skip_cache="true"), ask()), ("MISS", "MISS")),
+        ({"cache_ttl": 60}, (BOTH, ask()), (BOTH | {"cf-skip-cache": "true"}, ask()), ("MISS", "MISS")),
+        ({"cache_ttl": 60}, (named(skip_cache="true"), ask()), (BOTH, ask()), ("MISS", "MISS")),
         ({"cache_ttl": 60}, (BOTH, ask()), (TOKEN, ask()), ("MISS", "HIT")),
         (
             {"cache_ttl": 60, "stored_keys": {"default": "other"}},
@@ -125,6 +127,12 @@ def test_cache_status_follows_opt_in_and_cache_key(
         assert costs[1] == 0
         assert two.headers["cf-aig-log-id"] != one.headers["cf-aig-log-id"]
         assert two.headers["cf-aig-event-id"] in {"e", two.headers["cf-aig-log-id"]}
+
+
+def test_skipped_request_leaves_the_cached_response() -> None:
+    with Emulator(cache_ttl=60) as emulator:
+        answers = [send(emulator, PROVIDER, headers, ask()) for headers in (BOTH, named(skip_cache="true"), BOTH)]
+    assert [answer.headers["cf-aig-cache-status"] for answer in answers] == ["MISS", "MISS", "HIT"]
 
 
 def test_cache_entries_are_not_shared_between_urls() -> None:

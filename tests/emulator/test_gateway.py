@@ -30,6 +30,8 @@ def test_logged_response_has_the_headers_of_gateway_and_deepseek(emulator: Emula
     assert re.fullmatch(r"[0-9a-f]{32}", first["x-ds-trace-id"])
     assert first["x-ds-trace-id"] != second["x-ds-trace-id"]
     assert first["cf-ray"] != second["cf-ray"]
+    assert re.fullmatch(r"[0-9a-f]{32}", first["cf-aig-trace-id"])
+    assert len({first["cf-aig-trace-id"], second["cf-aig-trace-id"], first["x-ds-trace-id"]}) == 3
     assert send(emulator, PROVIDER, BOTH | {"cf-aig-event-id": "mine"}, ask()).headers["cf-aig-event-id"] == "mine"
 
 

@@ -111,11 +111,16 @@ class TestServing:
                 "DEEPSEEK_GATEWAY_ENDPOINT": endpoint,
                 "CF_AIG_TOKEN": "emulator-gateway-token",
                 "DEEPSEEK_API_KEY": "emulator-deepseek-key",
+                "DEEPSEEK_DIRECT_ENDPOINT": emulator.direct_url,
             }
             pasted = [f"export {name}='{value}'" for name, value in emulator.environ.items()]
             assert stream.about["settings"].splitlines() == pasted
         with Emulator(api_key="my-own-key", authenticated=False) as emulator, events(emulator) as stream:
-            assert set(emulator.environ) == {"DEEPSEEK_GATEWAY_ENDPOINT", "DEEPSEEK_API_KEY"}
+            assert set(emulator.environ) == {
+                "DEEPSEEK_GATEWAY_ENDPOINT",
+                "DEEPSEEK_API_KEY",
+                "DEEPSEEK_DIRECT_ENDPOINT",
+            }
             assert "export DEEPSEEK_API_KEY='...'" in stream.about["settings"]
             assert "my-own-key" not in stream.about["settings"]
 

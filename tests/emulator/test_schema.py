@@ -6,6 +6,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum, IntEnum
 from ipaddress import IPv4Address, IPv6Address
+from time import process_time
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -16,6 +17,7 @@ from openai.lib._pydantic import to_strict_json_schema
 from pydantic import UUID4, AnyUrl, BaseModel, Field, create_model
 
 from deepseek_gateway.emulator import Emulator
+from deepseek_gateway.emulator._schema import schema_in, smallest
 
 JSON_MODE: Any = {"response_format": {"type": "json_object"}}
 
@@ -156,6 +158,8 @@ ENVELOPE = json.dumps({"name": "Point", "strict": True, "schema": Point.model_js
         pytest.param(f"Answer in JSON that conforms to this schema:\n{SCHEMA}\nNothing else.", id="in prose"),
         pytest.param(f"```json\n{ENVELOPE}\n```", id="in an envelope"),
         pytest.param(f'Use {{braces}}. For {{"type": "string"}} write {{"a": 1}}. The schema: {SCHEMA}', id="last"),
+        pytest.param(f'{SCHEMA} For example: {{"x": 1, "y": 2}}', id="before an example"),
+        pytest.param(f'{{"wrong": {{"type": "string"}}, "right": {SCHEMA}}}', id="the last of an object"),
         pytest.param([{"type": "text", "text": "Schema: "}, {"type": "text", "text": SCHEMA}], id="in parts"),
     ],
 )
@@ -276,3 +280,50 @@ def test_circular_enormous_or_invalid_schema_still_gets_an_answer(emulator: Emul
     text = response.json["output"][-1]["content"][0]["text"]
     assert answer in (..., json.loads(text))
     chat(emulator, tools=[{"type": "function", "function": {"name": "f", "parameters": schema}}])
+
+
+FAN_OF_12 = {name: FAN[name] for name in map(str, range(12))}
+
+
+def fan_to(leaf: Any) -> Any:
+    """Return a schema that a search may enter 4,096 times at `leaf`."""
+    return {"$ref": "#/$defs/0", "$defs": FAN_OF_12 | {"12": leaf}}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param('{"' * 150_000, id="beginnings of objects"),
+        pytest.param('{"a":' * 60_000, id="one nest without an end"),
+        pytest.param(('{"a":' * 900 + "x") * 66, id="many broken nests"),
+        pytest.param('{"a":"' * 50_000, id="unfinished strings"),
+        pytest.param('{"a":[' * 50_000, id="unfinished lists"),
+    ],
+)
+def test_search_for_a_schema_in_300_kilobytes_takes_less_than_a_second(text: str) -> None:
+    begun = process_time()
+    assert schema_in(text) is None
+    assert process_time() - begun < 1
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        pytest.param(
+            {"allOf": [{"enum": list(range(n, n + 30_000))} for n in (0, 30_000)]}, id="enums without overlap"
+        ),
+        pytest.param({"type": "integer", "allOf": [{"minimum": n, "maximum": -n} for n in range(800)]}, id="limits"),
+        pytest.param({"allOf": [*[{"anyOf": [{"const": 1}, {"const": 2}]}] * 20, {"const": 3}]}, id="alternatives"),
+        pytest.param(fan_to({"$ref": "#/" + "a/" * 100_000}), id="a long reference"),
+        pytest.param(fan_to({"type": ["string"] * 30_000}), id="many types"),
+        pytest.param(fan_to({"enum": list(range(50_000)), "type": "string"}), id="an enum of the wrong type"),
+    ],
+)
+def test_search_for_the_smallest_value_takes_less_than_a_second(schema: Any) -> None:
+    begun = process_time()
+    assert smallest(schema) == {}
+    assert process_time() - begun < 1
+
+
+def test_schema_after_hundreds_of_broken_objects_is_found() -> None:
+    assert schema_in('{"broken": } ' * 500 + SCHEMA) == json.loads(SCHEMA)
