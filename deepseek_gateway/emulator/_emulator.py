@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from deepseek_gateway._server import Server
 from deepseek_gateway.emulator._answers import AnswerFunction, to_script
@@ -15,7 +15,7 @@ from deepseek_gateway.emulator._gateway import Gateway
 from deepseek_gateway.emulator._page import Page, Row
 from deepseek_gateway.emulator._record import Record
 from deepseek_gateway.emulator._settings import Settings
-from deepseek_gateway.emulator._wire import Delivery, ReceivedRequest
+from deepseek_gateway.emulator._wire import Delivery, ReceivedRequest, Route
 
 if TYPE_CHECKING:
     from deepseek_gateway import GatewayConfig
@@ -88,7 +88,7 @@ class Emulator(Settings):
         """The base URL of DeepSeek's own API, which answers without the gateway; the `direct_endpoint` of settings."""
         return f"{self.url}/direct"
 
-    def config(self, route: Literal["provider", "compat", "rest"] = "provider", **overrides: Any) -> "GatewayConfig":
+    def config(self, route: Route = "provider", **overrides: Any) -> "GatewayConfig":
         """Return the settings that reach this emulator, for `create_client()`.
 
         `overrides` are fields of `GatewayConfig`: `api_key=None` uses the stored key, `gateway_token=None` sends no
@@ -100,7 +100,8 @@ class Emulator(Settings):
         account, gateway = named["account_id"], named["gateway_id"]
         path = f"client/v4/accounts/{account}/ai" if route == "rest" else f"v1/{account}/{gateway}"
         credentials = {"api_key": self.api_key, "gateway_token": self.gateway_token}
-        settings: Any = {"endpoint": f"{self.url}/{path}", **credentials, **named}
+        addresses = {"endpoint": f"{self.url}/{path}", "direct_endpoint": self.direct_url}
+        settings: Any = addresses | credentials | named
         return GatewayConfig(route=route, **settings)
 
     @property
