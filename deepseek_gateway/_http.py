@@ -189,13 +189,13 @@ class _AsyncSeam(_Seam):
 
     async def aclose(self) -> None:
         here, client = Place.here(), cast("Any", super())
-        if here in self._elsewhere:
-            await self._elsewhere[here].aclose()
-        if self._home in {None, here}:
-            await client.aclose()
-        else:
-            with suppress(RuntimeError):  # the loop of its connections is closed
-                await client.aclose()
+        closing = [(self._home, client.aclose), *((place, other.aclose) for place, other in self._elsewhere.items())]
+        for place, close in closing:
+            if place in (None, here):  # a place whose loop is gone has no hash
+                await close()
+            elif place.process == here.process:  # the parent of this process may still use its connections
+                with suppress(RuntimeError):  # the loop of its connections is closed
+                    await close()
 
     def __del__(self) -> None:  # as above
         with suppress(Exception):

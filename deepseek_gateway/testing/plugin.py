@@ -8,7 +8,7 @@ pytest loads this module by itself. A program that calls `create_client()` witho
         assert gateway_emulator.requests[0].model == "deepseek-flash"
 
 During such a test the environment leads to the emulator: its endpoint, account, gateway and keys stand in the variables
-that the program reads. The settings `route`, `model`, `thinking` and `adapt` stay those of the program. To test another
+that the program reads. `route`, `model`, `thinking`, `adapt` and `fallback` stay those of the program. To test another
 route, set `DEEPSEEK_GATEWAY_ROUTE` before the fixture, or pass `gateway_emulator.config("rest")` to the program.
 
 For cassettes, `conftest.py` needs two lines::
@@ -52,7 +52,7 @@ _REPLAYED: dict[str, Any] = {
     "api_key": "replayed-deepseek-key",
     "gateway_token": "replayed-gateway-token",
 }
-_CONNECTION = ("account_id", "gateway_id", "api_key", "gateway_token", "endpoint")
+_CONNECTION = ("account_id", "gateway_id", "api_key", "gateway_token", "endpoint", "direct_endpoint")
 
 
 @pytest.fixture

@@ -41,6 +41,8 @@ class TestSettings:
             "model": "absent",
             "thinking": "absent",
             "adapt": "on (default)",
+            "fallback": "absent",
+            "direct_endpoint": "https://api.deepseek.com (default)",
         }
 
     def test_secret_in_the_wrong_setting_is_redacted(self, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from calling import ConfigAt
 
 COMMON = """
-import asyncio, os, pickle, sys
+import asyncio, gc, openai, os, pickle, stat, sys
 from deepseek_gateway import create_async_client, create_client
 
 config = pickle.loads(bytes.fromhex(sys.argv[1]))
@@ -70,8 +70,28 @@ async def main(close):
     async with client.with_options(timeout=5) if close else asyncio.timeout(5):
         await client.models.list()
 
+def open_sockets():
+    links = [f"/proc/self/fd/{each}" for each in os.listdir("/proc/self/fd")]
+    return [link for link in links if os.path.exists(link) and stat.S_ISSOCK(os.stat(link).st_mode)]
+
 for number in range(3):
     asyncio.run(main(close=number == 2))
+gc.collect()
+assert sys.platform != "linux" or open_sockets() == []
+"""
+
+LOOP_GONE = """
+client = create_async_client(config, max_retries=0, transport=sys.argv[2])
+
+async def ask():
+    try:
+        await client.models.list()
+    except openai.APIConnectionError:  # nothing of the client holds the loop
+        print("not reached")
+
+asyncio.run(ask())
+gc.collect()
+asyncio.run(client.close())
 """
 
 
@@ -109,7 +129,16 @@ class TestFork:
 
 
 @pytest.mark.parametrize("transport", FLAVOURS[1:])
-def test_async_client_works_in_several_event_loops(gateway: Loopback, config_at: ConfigAt, transport: str) -> None:
+def test_async_client_works_in_several_event_loops_and_leaves_no_connection(
+    gateway: Loopback, config_at: ConfigAt, transport: str
+) -> None:
     gateway.answer = echo
     run_program(LOOPS, config_at(gateway), transport)
     assert gateway.connections == 3
+
+
+@pytest.mark.parametrize("transport", FLAVOURS[1:])
+def test_async_client_can_be_closed_when_its_first_event_loop_is_gone(
+    gateway: Loopback, config_at: ConfigAt, transport: str
+) -> None:
+    run_program(LOOP_GONE, config_at(gateway, endpoint="http://127.0.0.1:9/v1/acct/my-gateway"), transport)
