@@ -21,8 +21,6 @@ from tests.chaos import callers, gateway, raw_server
 from tests.chaos.rules import Run, broken, counts
 
 FORK = multiprocessing.get_context("fork")  # a restarted gateway must be up at once; this process has no threads
-GRACE = 120
-"""Seconds after the end of the run in which every caller must have ended."""
 
 
 def start(target: Any, *values: Any) -> Any:
@@ -48,7 +46,7 @@ def run(seed: int, seconds: float, folder: Path) -> Run:
         serving = start(gateway.main, seed, ports["emulator"])
         ready.wait(30)
         started = {name: start(callers.main, name, seed, seconds, folder, ports) for name in callers.available()}
-        deadline = time.monotonic() + seconds + GRACE
+        deadline = time.monotonic() + seconds + callers.GRACE
         while running := [each.sentinel for each in started.values() if each.is_alive()]:
             if time.monotonic() > deadline:
                 break

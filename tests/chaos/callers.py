@@ -7,6 +7,7 @@ Each round ends with no call under way, so that memory is compared at rest. A ro
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import gc
 import json
 import logging
@@ -29,7 +30,11 @@ from tests.chaos.calls import Calls
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+GRACE = 120
+"""Seconds after the end of the run in which every caller must have ended."""
+
 _CHILD_FAILED = 70
+_FEWEST_ROUNDS = 3  # also on a slow machine, so that there is growth to compare
 
 
 def configs(ports: dict[str, int], route: Literal["provider", "compat", "rest"]) -> dict[str, GatewayConfig]:
@@ -221,13 +226,14 @@ def memory() -> tuple[int, int]:
 
 
 def main(name: str, seed: int, seconds: float, folder: Path, ports: dict[str, int]) -> None:
-    """Make calls for some seconds, and write a report."""
+    """Make calls for some seconds, and write a report. Show where the threads are if this takes far too long."""
+    faulthandler.dump_traceback_later(seconds + GRACE - 10)
     noise, sockets_before, threads_before = Noise(), sockets(), threading.active_count()
     make, route = CALLERS[name]
     caller = make(name, f"{seed} {name}", folder, configs(ports, route))
     began, rounds, first = time.monotonic(), 0, (0, 0)
     tasks = caller.warm_up()
-    while time.monotonic() - began < seconds:
+    while time.monotonic() - began < seconds or rounds < _FEWEST_ROUNDS:
         tasks += caller.round()
         rounds += 1
         if first == (0, 0) and time.monotonic() - began > seconds / 4:
@@ -249,3 +255,4 @@ def main(name: str, seed: int, seconds: float, folder: Path, ports: dict[str, in
         "noise": noise.heard,
     }
     (folder / f"{name}.json").write_text(json.dumps(report), "utf-8")
+    faulthandler.cancel_dump_traceback_later()
