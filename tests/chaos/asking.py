@@ -29,6 +29,11 @@ KINDS = ("chat", "stream", "raw", "body", "lines", "parse", "responses", "respon
 `dropped` are streams that are left after some events, with and without `close()`.
 """
 
+_DROPPING_BLOCKS = openai.DefaultHttpxClient.__base__.__module__ == "httpx"
+"""With openai 1 and 2, the garbage collector may close a dropped synchronous stream in a thread that holds the lock of
+the pool, and then the pool blocks for ever. The bare client does the same.
+"""
+
 
 class NotAnAnswerError(Exception):
     """The SDK returned a text or a list in place of an object."""
@@ -76,7 +81,7 @@ class Ask:
                 stream = method.create(**options)
                 for _, event in zip(range(self._leave_after), stream, strict=False):
                     self._read_event(event)
-                if self._kind == "closed":
+                if self._kind == "closed" or _DROPPING_BLOCKS:
                     stream.close()
             case "parse":
                 with _parsed():

@@ -17,6 +17,7 @@ import sys
 import threading
 import time
 import traceback
+from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -218,11 +219,14 @@ def sockets() -> int:
     return sum(link.startswith("socket:") for link in links)
 
 
-def memory() -> tuple[int, int]:
-    """Return the number of objects and the kilobytes of this process."""
+def memory() -> Counter[str]:
+    """Measure this process at rest."""
     gc.collect()
+    objects = gc.get_objects()
+    ours = sum(type(each).__module__.startswith("deepseek_gateway.") for each in objects)
     pages = int(Path("/proc/self/statm").read_text("ascii").split()[1])
-    return len(gc.get_objects()), pages * os.sysconf("SC_PAGE_SIZE") // 1024
+    kilobytes = pages * os.sysconf("SC_PAGE_SIZE") // 1024
+    return Counter({"objects of the package": ours, "objects": len(objects), "kilobytes": kilobytes})
 
 
 def main(name: str, seed: int, seconds: float, folder: Path, ports: dict[str, int]) -> None:
@@ -231,12 +235,12 @@ def main(name: str, seed: int, seconds: float, folder: Path, ports: dict[str, in
     noise, sockets_before, threads_before = Noise(), sockets(), threading.active_count()
     make, route = CALLERS[name]
     caller = make(name, f"{seed} {name}", folder, configs(ports, route))
-    began, rounds, first = time.monotonic(), 0, (0, 0)
+    began, rounds, first = time.monotonic(), 0, Counter[str]()
     tasks = caller.warm_up()
     while time.monotonic() - began < seconds or rounds < _FEWEST_ROUNDS:
         tasks += caller.round()
         rounds += 1
-        if first == (0, 0) and time.monotonic() - began > seconds / 4:
+        if not first and time.monotonic() - began > seconds / 4:
             first = memory()
     last = memory()
     tasks += caller.close()
@@ -250,8 +254,7 @@ def main(name: str, seed: int, seconds: float, folder: Path, ports: dict[str, in
         "open sockets": sockets() - sockets_before,
         "tasks": tasks,
         "threads": threading.active_count() - threads_before,
-        "more objects": last[0] - first[0],
-        "more kilobytes": last[1] - first[1],
+        **{f"more {unit}": last[unit] - first[unit] for unit in last},
         "noise": noise.heard,
     }
     (folder / f"{name}.json").write_text(json.dumps(report), "utf-8")
