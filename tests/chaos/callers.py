@@ -223,7 +223,7 @@ def memory() -> Counter[str]:
     """Measure this process at rest."""
     gc.collect()
     objects = gc.get_objects()
-    ours = sum(type(each).__module__.startswith("deepseek_gateway.") for each in objects)
+    ours = sum(str(type(each).__module__).startswith("deepseek_gateway.") for each in objects)
     pages = int(Path("/proc/self/statm").read_text("ascii").split()[1])
     kilobytes = pages * os.sysconf("SC_PAGE_SIZE") // 1024
     return Counter({"objects of the package": ours, "objects": len(objects), "kilobytes": kilobytes})
