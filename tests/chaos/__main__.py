@@ -44,7 +44,11 @@ def run(seed: int, seconds: float, folder: Path) -> Run:
         ready = FORK.Event()
         raw = start(raw_server.main, seed, ports["raw"], folder / "ledger.json", ready)
         serving = start(gateway.main, seed, ports["emulator"])
-        ready.wait(30)
+        ready.wait(60)
+        # What openai builds at first use takes seconds of CPU time. Each caller inherits it.
+        first = callers.Threads("first", str(seed), folder, callers.configs(ports, "provider"))
+        first.warm_up()
+        first.close()
         started = {name: start(callers.main, name, seed, seconds, folder, ports) for name in callers.available()}
         deadline = time.monotonic() + seconds + callers.GRACE
         while running := [each.sentinel for each in started.values() if each.is_alive()]:

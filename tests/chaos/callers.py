@@ -31,7 +31,7 @@ from tests.chaos.calls import Calls
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-GRACE = 120
+GRACE = 240
 """Seconds after the end of the run in which every caller must have ended."""
 
 _CHILD_FAILED = 70

@@ -25,7 +25,7 @@ def test_calls_under_random_faults_for_twenty_seconds_break_no_rule() -> None:
         cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=400,
         check=False,
     )
     assert ended.returncode == 0, ended.stdout + ended.stderr
