@@ -121,6 +121,7 @@ class Gateway:
         The cache is passed over while an answer of `answer_next()` waits, or a test would get another answer. Streams
         and requests that skip the cache are a MISS too (observed). Whether the other responses without a cache have the
         header is unknown; here they do not.
+
         A model without a price has no spend limit (Cloudflare docs: features/policies, features/spend-limits).
         """
         slot = self.cache.slot(request, forwarded, route)
