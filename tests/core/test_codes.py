@@ -94,8 +94,9 @@ EDGE_ERRORS: dict[str, tuple[int, Any, str, int]] = {
         "A timeout occurred: d",
         2,
     ),
-    "503": (503, "", "try again later", 2),
-    "403": (403, "<html></html>", "an empty body", 1),
+    "1010, any status": (503, "error code: 1010", "takes this program for a bot", 1),
+    "503": (503, "", "before AI Gateway answered: an empty body; cf-ray 8f0-FRA; try again later", 2),
+    "403": (403, "<html></html>", "before AI Gateway answered: an empty body; cf-ray 8f0-FRA", 1),
 }
 # The columns are: status, text, and type.
 DEEPSEEK_ERRORS: dict[str, tuple[int, str, str]] = {
@@ -192,15 +193,21 @@ class TestErrors:
 
     @pytest.mark.parametrize("name", EDGE_ERRORS)
     def test_edge_error_has_type_edge_error_and_names_the_ray_id(
-        self, call: Call, gateway: Loopback, config_at: ConfigAt, name: str
+        self, call: Call, gateway: Loopback, config_at: ConfigAt, caplog: pytest.LogCaptureFixture, name: str
     ) -> None:
         status, body, said, requests = EDGE_ERRORS[name]
+        code = name.partition(",")[0]
         headers = {"cf-ray": "8f0-FRA", "server": "cloudflare", "content-type": "text/html"} | AT_ONCE
         gateway.answer = lambda _: Answer(to_bytes(body), status, headers)
         error = failing(call, config_at(gateway))
-        assert (error.status_code, error.type, error.code) == (status, "edge_error", name)
+        assert (error.status_code, error.type, error.code) == (status, "edge_error", code)
         assert f"{status} from Cloudflare's edge, before AI Gateway answered: " in error.message
         assert said in error.body["message"]
+        assert error.body["message"].endswith(said) or code in EDGE
+        row = EDGE.get(code)
+        advice = f": {row.meaning}; {row.remedy}" if row else ": try again later" if status >= 500 else ""
+        line = f"{status} edge_error ({code}){advice} (request id 8f0-FRA)"
+        assert warnings(caplog) == [line] * requests
         assert error.request_id == "8f0-FRA"
         assert error.body["original"] == body
         assert len(gateway.received) == requests

@@ -121,19 +121,30 @@ class TestJsonInPlaceOfAStream:
         ("body", "kind"),
         [
             (b"<html>portal</html>", "text/html"),
+            (b"\n <title>portal</title>", "text/html"),
             (b'{"hello": 1}', "application/json"),
             (b"[]", "application/json"),
             (b"", "application/json"),
         ],
-        ids=["page", "another object", "list", "empty body"],
+        ids=["page", "indented page", "another object", "list", "empty body"],
     )
     def test_body_that_is_not_a_result_raises_an_upstream_error(
-        self, call: Call, gateway: Loopback, config_at: ConfigAt, body: bytes, kind: str
+        self,
+        call: Call,
+        gateway: Loopback,
+        config_at: ConfigAt,
+        caplog: pytest.LogCaptureFixture,
+        body: bytes,
+        kind: str,
     ) -> None:
         gateway.answer = lambda _: Answer(body, headers={"content-type": kind})
         error = failing(call, config_at(gateway), streamed)
         assert (error.status_code, error.type) == (502, "upstream_error")
-        assert f"200 came with {kind} in place of a stream" in error.body["message"]
+        what = f"200 came with {kind} in place of a stream"
+        shown = "portal" if b"portal" in body else body.decode() or "an empty body"
+        assert error.body["message"] == f"{what}: {shown}"
+        assert error.body["original"] == body.decode()
+        assert [record.getMessage() for record in caplog.records] == [f"502 upstream_error: {what}"]
         assert len(gateway.received) == 1
 
     def test_legacy_completion_becomes_one_chunk(self, flavour: str, gateway: Loopback, config_at: ConfigAt) -> None:

@@ -22,7 +22,7 @@ UPSTREAM_ERRORS: dict[str, tuple[int, str, str, int]] = {
     "text about the key": (
         401,
         "Authentication Fails (governor)",
-        "Authentication Fails (governor); check DEEPSEEK_API_KEY",
+        "; check DEEPSEEK_API_KEY; to use a key stored at Cloudflare, leave it unset",
         1,
     ),
     "text about the body": (
@@ -32,12 +32,14 @@ UPSTREAM_ERRORS: dict[str, tuple[int, str, str, int]] = {
         1,
     ),
     "page": (502, "<html><title>502 from a proxy</title></html>", "502 from a proxy", 2),
+    "page in upper case": (502, "<HTML><TITLE>502 from a proxy</TITLE>Nothing else</HTML>", ": 502 from a proxy", 2),
     "empty body": (500, "", "an empty body", 2),
     "JSON list": (500, "[1, 2]", "[1, 2]", 2),
     "JSON with a detail": (500, '{"detail": "Not Found"}', "Not Found", 2),
     "JSON with a text as error": (500, '{"error": "overloaded"}', "overloaded", 2),
     "JSON of an unknown form": (500, '{"strange": 1}', '{"strange": 1}', 2),
-    "long text": (500, "x" * 5000, "x" * 300 + "…", 2),
+    "text of 300 characters": (500, "x" * 300, "x" * 300, 2),
+    "longer text": (500, "x" * 301, "x" * 300 + "…", 2),
 }
 
 
@@ -52,8 +54,27 @@ class TestUpstreamErrors:
         error = failing(call, config_at(gateway))
         assert (error.status_code, error.type, error.code) == (status, "upstream_error", None)
         assert error.body["message"].startswith(f"{status} from DeepSeek: ")
-        assert said in error.body["message"]
+        assert error.body["message"].endswith(said)
+        assert error.body["original"] == (json.loads(body) if body.startswith("{") else body)
         assert len(gateway.received) == requests
+
+    @pytest.mark.parametrize(
+        ("headers", "body"),
+        [({"cf-ray": "8f0-FRA"}, "a text"), ({}, ""), (LOGGED, ""), (LOGGED, "<html></html>")],
+        ids=["text with a ray id", "nothing without a ray id", "nothing with a log id", "page with a log id"],
+    )
+    def test_text_that_is_not_an_edge_error_is_the_upstreams(
+        self, call: Call, gateway: Loopback, config_at: ConfigAt, headers: dict[str, str], body: str
+    ) -> None:
+        gateway.answer = lambda _: Answer(body.encode(), 500, {**headers, "content-type": ""})
+        assert failing(call, config_at(gateway), max_retries=0).type == "upstream_error"
+
+    def test_log_line_of_an_error_without_a_remedy_ends_with_its_type(
+        self, call: Call, gateway: Loopback, config_at: ConfigAt, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        gateway.answer = lambda _: Answer(b"broken", 500, {"content-type": ""})
+        failing(call, config_at(gateway), max_retries=0)
+        assert [record.getMessage() for record in caplog.records] == ["500 upstream_error"]
 
     @pytest.mark.parametrize("start", ["<title>", "<", "<title", "< ", "<title></title"])
     def test_page_of_repeated_tags_is_read_in_time_that_grows_with_its_length(
@@ -137,11 +158,35 @@ class TestErrorsInside200:
                 id="no status",
             ),
             pytest.param(
-                {"error": {"message": "busy", "code": 429}},
+                {"error": {"message": "busy", "code": 429, "param": "n"}},
                 429,
                 "429",
                 "upstream_error",
                 id="status as code",
+            ),
+            pytest.param(
+                {"error": {"message": "busy", "code": 1302}}, 502, "1302", "upstream_error", id="code that is no status"
+            ),
+            pytest.param(
+                {"error": {"message": "busy", "code": 399}}, 502, "399", "upstream_error", id="code below the errors"
+            ),
+            pytest.param({"error": {"message": "busy", "code": 400}}, 400, "400", "upstream_error", id="lowest status"),
+            pytest.param(
+                {"error": {"message": "busy", "code": 599}}, 599, "599", "upstream_error", id="highest status"
+            ),
+            pytest.param(
+                {"error": {"message": "busy", "code": 600}}, 502, "600", "upstream_error", id="code above the errors"
+            ),
+            pytest.param(
+                {"error": None, "errors": [{"code": 2003, "message": "busy"}]},
+                502,
+                "2003",
+                "ai_gateway_error",
+                id="list of errors only",
+            ),
+            pytest.param({"success": False}, 502, None, "ai_gateway_error", id="no success only"),
+            pytest.param(
+                {"title": "busy", "status": 524, "error": True}, 502, "524", "edge_error", id="problem JSON of the edge"
             ),
             pytest.param(
                 {"error": {"message": "busy", "status": 429, "code": 503}},
@@ -171,6 +216,10 @@ class TestErrorsInside200:
         gateway.answer = lambda _: Answer(body, 200, LOGGED | AT_ONCE)
         error = failing(call, config_at(gateway), lambda client: chat(client, stream=stream), max_retries=0)
         assert (error.status_code, error.code, error.type) == (status, code, kind)
+        reported = body.get("error")
+        own = reported if isinstance(reported, dict) else {}
+        assert own.get("message", "") in error.body["message"]
+        assert error.param == own.get("param")
         assert error.body["original"] == body
         assert error.request_id == LOGGED["cf-aig-log-id"]
 
@@ -179,10 +228,11 @@ class TestErrorsInside200:
         [
             {**COMPLETION, "error": None},
             {**COMPLETION, "error": {"message": "a field of an answer"}},
+            {"text": "x" * 600, "choices": [], "error": {"message": "a field of an answer"}},
             {"object": "list", "data": [{"error": {"message": "of an item"}}]},
             {"success": True, "errors": [], "result": {}},
         ],
-        ids=["null", "next to choices", "of an item", "empty list"],
+        ids=["null", "next to choices", "next to late choices", "of an item", "empty list"],
     )
     def test_result_that_only_mentions_an_error_passes(
         self, call: Call, gateway: Loopback, config_at: ConfigAt, body: Any
@@ -210,6 +260,13 @@ class TestErrorsInside200:
         row = b'{"error": {"message": "row of a batch"}, "id": 1}'
         gateway.answer = lambda _: Answer(row, headers={"content-type": "application/json"})
         assert call(config_at(gateway), lambda client: client.files.content("file-1")).content == row
+
+    def test_gateway_error_in_place_of_a_list_of_models_is_raised(
+        self, call: Call, gateway: Loopback, config_at: ConfigAt
+    ) -> None:
+        gateway.answer = lambda _: Answer(short_form(2009, "Unauthorized"))
+        error = failing(call, config_at(gateway), lambda client: client.get("/models", cast_to=object))
+        assert (error.status_code, error.code) == (502, "2009")
 
     def test_streamed_download_that_holds_errors_passes(self, gateway: Loopback, config_at: ConfigAt) -> None:
         gateway.answer = lambda _: Answer(b'{"error": 1}\n{"error": 2}\n', headers={"content-type": "application/json"})
