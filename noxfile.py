@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import tarfile
 import zipfile
+from functools import partial
 from pathlib import Path
 
 import nox
@@ -157,6 +158,38 @@ def examples(session: nox.Session, openai: str) -> None:
     with tarfile.open(folder / f"openai-{version}.tar.gz") as archive:
         archive.extractall(folder, filter="data")
     session.run("pytest", "-q", "tests/openai_examples.py", env={"EXAMPLES": f"{folder}/openai-{version}/examples"})
+
+
+# mutmut keeps the caller of each function in a context variable, and fails when a generator is closed in another
+# context. The callers would only save time in a second run, and this session always begins anew.
+MUTMUT = """
+from mutmut.core import MutmutCallStack
+MutmutCallStack.set = MutmutCallStack.reset = lambda *_: None
+from mutmut.__main__ import cli
+cli()
+"""
+
+
+@nox.session
+def mutants(session: nox.Session) -> None:
+    """Change one thing at a time in a copy of the client core, and show the changes that no test in tests/core notices.
+
+    The arguments are modules: `nox -s mutants -- _response _stream`. Without arguments, all of them take hours.
+    """
+    session.install("-q", "-e", ".[test]", *group("mutants"))
+    copy = Path(session.create_tmp()).resolve() / "copy"
+    shutil.rmtree(copy, ignore_errors=True)
+    for name in subprocess.run(["git", "ls-files"], capture_output=True, text=True, check=True).stdout.split():
+        (copy / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(name, copy / name)
+    (copy / "mutants").mkdir()  # mutmut fills it; Python ignores an entry of PYTHONPATH that does not exist
+    session.chdir(copy)
+    mutmut = partial(session.run, "python", "-c", MUTMUT, env={"PYTHONPATH": f"{copy}/mutants"})
+    mutmut("run", *(f"deepseek_gateway.{module}.*" for module in session.posargs))
+    left = re.findall(r"(\S+): (?:survived|no tests|timeout|suspicious)", str(mutmut("results", silent=True)))
+    for name in left:
+        mutmut("show", name)
+    session.log(f"{len(left)} mutants are left. CONTRIBUTING.md lists those that no test can kill")
 
 
 # shell-gpt imports click without asking for it. open-interpreter needs pkg_resources, which new setuptools lack.

@@ -10,6 +10,8 @@ from answers import LOGGED, RESPONSE
 from calling import chat, collect, failing, responses_streamed, run, streamed
 from loopback import COMPLETION, Answer, Loopback
 
+from deepseek_gateway._events import as_events
+
 if TYPE_CHECKING:
     from calling import Call, ConfigAt
 
@@ -178,3 +180,155 @@ class TestJsonInPlaceOfAStream:
             return main()
 
         assert run(flavour, config_at(gateway), use) == body
+
+
+def events_of(body: bytes) -> list[Any]:
+    """Read an event stream. An event with a name becomes its name and its data."""
+    events: list[Any] = []
+    for block in body.decode().removesuffix("\n\n").split("\n\n"):
+        *name, data = block.split("\n")
+        value = data.removeprefix("data: ")
+        parsed = value if value == "[DONE]" else json.loads(value)
+        events.append((name[0].removeprefix("event: "), parsed) if name else parsed)
+    return events
+
+
+class TestEveryMember:
+    """Each event has the members that OpenAI's API gives it. What the JSON lacks gets OpenAI's value for nothing."""
+
+    def test_chunks_of_a_completion(self) -> None:
+        answer = {
+            "id": "x",
+            "object": "chat.completion",
+            "model": "m",
+            "choices": [
+                {
+                    "message": {"content": "Hello.", "refusal": None, "reasoning_content": "Hm."},
+                    "finish_reason": "stop",
+                },
+                {
+                    "index": 7,
+                    "message": {"role": "tool", "content": None, "tool_calls": [TOOL, {**TOOL, "index": 5}]},
+                    "logprobs": {"content": []},
+                },
+            ],
+            "usage": {"total_tokens": 5},
+        }
+        before = json.dumps(answer)
+
+        def chunk(index: int, delta: Any, finish_reason: Any = None, logprobs: Any = None, **more: Any) -> Any:
+            choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish_reason}
+            return {"id": "x", "model": "m", "object": "chat.completion.chunk", "choices": [choice], **more}
+
+        assert events_of(as_events(answer)) == [
+            chunk(0, {"role": "assistant"}),
+            chunk(0, {"reasoning_content": "Hm."}),
+            chunk(0, {"content": "Hello."}, "stop"),
+            chunk(7, {"role": "tool"}),
+            chunk(7, {"tool_calls": [{"index": 0, **TOOL}]}),
+            chunk(7, {"tool_calls": [{**TOOL, "index": 5}]}, logprobs={"content": []}, usage={"total_tokens": 5}),
+            "[DONE]",
+        ]
+        assert json.dumps(answer) == before
+
+    def test_completion_without_usage_becomes_chunks_without_usage(self) -> None:
+        answer = {"object": "chat.completion", "choices": [{"message": {"content": "Hi"}}]}
+        assert [chunk for chunk in events_of(as_events(answer))[:-1] if "usage" in chunk] == []
+
+    @pytest.mark.parametrize(
+        ("status", "last"),
+        [("completed", "completed"), ("incomplete", "incomplete"), ("failed", "failed"), ("queued", "completed")],
+    )
+    def test_last_event_of_a_response_fits_its_status(self, status: str, last: str) -> None:
+        answer = {**RESPONSE, "status": status, "output": None}
+        begun = {**answer, "status": "in_progress", "output": []}
+        assert events_of(as_events(answer)) == [
+            (name, {"type": name, "response": response, "sequence_number": number})
+            for number, (name, response) in enumerate(
+                [("response.created", begun), ("response.in_progress", begun), (f"response.{last}", answer)]
+            )
+        ]
+
+    TEXT = {"type": "output_text", "text": "Hello.", "logprobs": [{"token": "Hello."}]}
+    PROBABILITIES = {"logprobs": [{"token": "Hello."}]}
+    AT = {"item_id": "i", "content_index": 0}
+    # The columns are: an item of the output, the same item as it begins, and its events in between.
+    ITEMS: dict[str, tuple[dict[str, Any], dict[str, Any], list[tuple[str, dict[str, Any]]]]] = {
+        "text": (
+            {"id": "i", "status": "completed", "content": [TEXT]},
+            {"id": "i", "status": "in_progress", "content": []},
+            [
+                ("content_part.added", {**AT, "part": {**TEXT, "text": ""}}),
+                ("output_text.delta", {**AT, "delta": "Hello.", **PROBABILITIES}),
+                ("output_text.done", {**AT, "text": "Hello.", **PROBABILITIES}),
+                ("content_part.done", {**AT, "part": TEXT}),
+            ],
+        ),
+        "text without its members, in an item without an id": (
+            {"content": [{"type": "output_text"}]},
+            {"content": []},
+            [
+                ("content_part.added", {**AT, "item_id": "", "part": {"type": "output_text", "text": ""}}),
+                ("output_text.delta", {**AT, "item_id": "", "delta": "", "logprobs": []}),
+                ("output_text.done", {**AT, "item_id": "", "text": "", "logprobs": []}),
+                ("content_part.done", {**AT, "item_id": "", "part": {"type": "output_text"}}),
+            ],
+        ),
+        "refusal": (
+            {"id": "i", "content": [{"type": "refusal", "refusal": "No."}]},
+            {"id": "i", "content": []},
+            [
+                ("content_part.added", {**AT, "part": {"type": "refusal", "refusal": ""}}),
+                ("refusal.delta", {**AT, "delta": "No."}),
+                ("refusal.done", {**AT, "refusal": "No."}),
+                ("content_part.done", {**AT, "part": {"type": "refusal", "refusal": "No."}}),
+            ],
+        ),
+        "thoughts": (
+            {"id": "i", "content": [{"type": "reasoning_text", "text": "Hm."}]},
+            {"id": "i", "content": []},
+            [
+                ("content_part.added", {**AT, "part": {"type": "reasoning_text", "text": ""}}),
+                ("reasoning_text.delta", {**AT, "delta": "Hm."}),
+                ("reasoning_text.done", {**AT, "text": "Hm."}),
+                ("content_part.done", {**AT, "part": {"type": "reasoning_text", "text": "Hm."}}),
+            ],
+        ),
+        "two parts of an unknown type": (
+            {"id": "i", "content": [{"type": "audio"}, {"type": "video"}]},
+            {"id": "i", "content": []},
+            [
+                ("content_part.added", {**AT, "part": {"type": "audio"}}),
+                ("content_part.done", {**AT, "part": {"type": "audio"}}),
+                ("content_part.added", {**AT, "content_index": 1, "part": {"type": "video"}}),
+                ("content_part.done", {**AT, "content_index": 1, "part": {"type": "video"}}),
+            ],
+        ),
+        "function call": (
+            {"id": "i", "name": "f", "arguments": "{}"},
+            {"id": "i", "name": "f", "arguments": ""},
+            [
+                ("function_call_arguments.delta", {"item_id": "i", "delta": "{}"}),
+                ("function_call_arguments.done", {"item_id": "i", "name": "f", "arguments": "{}"}),
+            ],
+        ),
+        "function call without a name": (
+            {"id": "i", "arguments": "{}"},
+            {"id": "i", "arguments": ""},
+            [
+                ("function_call_arguments.delta", {"item_id": "i", "delta": "{}"}),
+                ("function_call_arguments.done", {"item_id": "i", "name": "", "arguments": "{}"}),
+            ],
+        ),
+        "item of an unknown type": ({"id": "i", "type": "new"}, {"id": "i", "type": "new"}, []),
+    }
+
+    @pytest.mark.parametrize(("item", "begun", "between"), ITEMS.values(), ids=ITEMS)
+    def test_events_of_the_second_item_of_a_response(self, item: Any, begun: Any, between: Any) -> None:
+        expected = [("output_item.added", {"item": begun}), *between, ("output_item.done", {"item": item})]
+        events = events_of(as_events({**RESPONSE, "output": [{"id": "first"}, item]}))
+        assert events[4:-1] == [
+            (kind, {"type": kind, "sequence_number": number, "output_index": 1, **members})
+            for number, (name, members) in enumerate(expected, 4)
+            for kind in [f"response.{name}"]
+        ]

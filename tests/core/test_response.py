@@ -125,6 +125,14 @@ class TestRedaction:
         assert error.body["message"] == "500 from DeepSeek: bad key [redacted] here"
         assert KEY not in caplog.text + str(error.body)
 
+    @pytest.mark.parametrize(("key", "shown"), [("k-345678", "[redacted]"), ("k-34567", "k-34567")])
+    def test_key_is_redacted_from_eight_characters_on(
+        self, call: Call, gateway: Loopback, config_at: ConfigAt, key: str, shown: str
+    ) -> None:
+        gateway.answer = lambda _: Answer(f"bad key {key}".encode(), 500, {"content-type": "text/plain"})
+        error = failing(call, config_at(gateway, api_key=key), max_retries=0)
+        assert error.body["message"] == f"500 from DeepSeek: bad key {shown}"
+
     @pytest.mark.parametrize("status", [200, 401])
     @pytest.mark.parametrize("stream", [False, True], ids=["body", "first event"])
     def test_key_of_a_copy_in_a_gateway_error_is_redacted(
