@@ -229,6 +229,35 @@ class TestUsage:
         assert [each.usage for each in calls] == [COUNTED]
 
     @pytest.mark.parametrize(
+        ("usage", "expected"),
+        [
+            (
+                {
+                    "input_tokens": 12,
+                    "output_tokens": 7,
+                    "input_tokens_details": {"cached_tokens": 8},
+                    "output_tokens_details": {"reasoning_tokens": 3},
+                },
+                COUNTED,
+            ),
+            ({"prompt_tokens": 12, "completion_tokens": 7}, Usage(prompt_tokens=12, completion_tokens=7)),
+            (
+                {**USAGE, "prompt_tokens_details": None, "completion_tokens_details": {"reasoning_tokens": None}},
+                Usage(prompt_tokens=12, completion_tokens=7),
+            ),
+        ],
+        ids=["of responses", "no details", "null"],
+    )
+    @pytest.mark.parametrize("inner", [False, True], ids=["result", "event"])
+    def test_usage_is_read_with_its_details(
+        self, gateway: Loopback, config_at: ConfigAt, usage: Any, expected: Usage, inner: bool
+    ) -> None:
+        gateway.answer = lambda _: Answer({"response": {"usage": usage}} if inner else {"usage": usage})
+        with record_calls() as calls, create_client(config_at(gateway)) as client:
+            client.models.with_raw_response.list()
+        assert [each.usage for each in calls] == [expected]
+
+    @pytest.mark.parametrize(
         "body", [b"[]", b'{"usage": 5}', b'{"usage": {"prompt_tokens": 1}}', b"{", b'{"usage": []}']
     )
     def test_response_without_readable_usage_has_none(

@@ -6,6 +6,7 @@ import logging
 import pickle
 import threading
 import traceback
+from importlib import import_module
 from importlib.metadata import version
 from itertools import product
 from pathlib import Path
@@ -16,12 +17,16 @@ import pytest
 from calling import KEY, MESSAGES, ROUTE_PATH, TOKEN, chat
 from loopback import Answer, Loopback, Received, completion
 
-from deepseek_gateway import create_client
+from deepseek_gateway import GatewayConfig, create_client
+from deepseek_gateway._exchange import Exchange
+from deepseek_gateway._request import Destination
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from calling import Call, ConfigAt
+
+httpx: Any = import_module(openai.DefaultHttpxClient.__base__.__module__)  # type: ignore[union-attr]
 
 # The columns are: route, settings, and the headers authorization, cf-aig-authorization and cf-aig-gateway-id
 # (Cloudflare docs: configuration/authentication, configuration/bring-your-own-keys, usage/rest-api).
@@ -319,4 +324,42 @@ class TestSecretsStayOut:
             errors = [caught.value, caught.value.__cause__, caught.value.__context__]
             requests = [error.request for error in errors if hasattr(error, "request")]
             assert requests
+            requests += [error.response.request for error in errors if getattr(error, "response", None) is not None]
             assert all(request.headers["authorization"] == "[redacted]" for request in requests)
+
+
+OURS, ELSEWHERE = "https://ai.example.com/deepseek/chat/completions", "https://other.test/"
+
+
+@pytest.mark.parametrize(
+    ("method", "url", "streamed", "status", "kind", "read"),
+    [
+        ("POST", OURS, True, 200, "text/event-stream", False),
+        ("POST", OURS, True, 200, "text/plain", False),
+        ("POST", OURS, True, 200, "", False),
+        ("POST", OURS, True, 200, "application/json", True),
+        ("POST", OURS, True, 200, "Text/HTML; charset=utf-8", True),
+        ("GET", OURS, True, 200, "application/json", False),
+        ("POST", OURS, True, 299, "text/event-stream", False),
+        ("POST", OURS, True, 300, "text/event-stream", True),
+        ("POST", OURS, True, 500, "text/event-stream", True),
+        ("POST", OURS, False, 200, "text/event-stream", True),
+        ("POST", ELSEWHERE, False, 200, "application/json", True),
+        ("POST", ELSEWHERE, True, 500, "application/json", False),
+    ],
+)
+def test_body_is_read_ahead_if_the_sdk_wants_it_whole_or_it_may_be_an_error(
+    method: str, url: str, streamed: bool, status: int, kind: str, read: bool
+) -> None:
+    config = GatewayConfig(endpoint="https://ai.example.com", api_key="the-key")
+    destination = Destination(config, httpx.URL(config.base_url), {})
+    exchange = Exchange(httpx.Request(method, url), destination, streamed=streamed)
+    response = httpx.Response(status, headers={"content-type": kind}, stream=httpx.ByteStream(b"x"))
+    assert exchange.received(response) is read
+    assert response.request is exchange.request
+
+
+def test_body_that_a_transport_has_read_already_is_not_read_ahead() -> None:
+    config = GatewayConfig(endpoint="https://ai.example.com", api_key="the-key")
+    exchange = Exchange(httpx.Request("POST", OURS), Destination(config, httpx.URL(config.base_url), {}), streamed=True)
+    assert exchange.received(httpx.Response(200, json={})) is False

@@ -259,9 +259,19 @@ class TestErrors:
             (FIRST[:20], FIRST[20:] + b"\n\n", DONE),
             (b"event: error\nid: 1\n" + FIRST + b"\r\n\r\n",),
             (FIRST,),
+            (FIRST.replace(b"limited", b"\xff") + b"\n\n",),
             byte_by_byte(FIRST + b"\n\n"),
         ],
-        ids=["whole", "after a comment", "cut in a comment", "cut", "with fields", "no line end", "byte by byte"],
+        ids=[
+            "whole",
+            "comment first",
+            "cut in a comment",
+            "cut",
+            "with fields",
+            "no line end",
+            "no UTF-8",
+            "byte by byte",
+        ],
     )
     def test_gateway_error_in_the_first_event_is_raised_with_its_code(
         self, flavour: str, gateway: Loopback, config_at: ConfigAt, caplog: pytest.LogCaptureFixture, pieces: Any
