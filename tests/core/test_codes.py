@@ -78,6 +78,12 @@ GATEWAY_ERRORS: dict[str, tuple[int, Any, str, int]] = {
     "2099": (429, short_form(2099, SPENT), "a spend limit of this gateway is reached (2099 Spend limit", 1),
     "2777": (418, long_form(418, 2777, "Something new"), "not from DeepSeek: 2777 Something new", 1),
     "2778": (500, long_form(500, 2778, "Something new"), "2778 Something new", 2),
+    "2003, outer code": (
+        429,
+        {"success": False, "error": [{"message": "x"}], "internalCode": 2003},
+        "is reached (2003 x); slow",
+        2,
+    ),
     "no error": (400, {"success": False}, "it gave no text", 1),
     "text": (400, {"success": False, "error": "just text"}, "just text", 1),
     "null": (400, {"success": False, "error": [None], "errors": []}, "400 from AI Gateway", 1),

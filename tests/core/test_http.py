@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import openai
 import pytest
-from calling import KEY, TOKEN, chat, failing, one_by_one
+from calling import KEY, TOKEN, chat, failing, one_by_one, run
 from loopback import Answer, Loopback, completion, serve
 
 from deepseek_gateway import create_client, record_calls
@@ -193,7 +193,7 @@ class TestRedirects:
         stream: bool,
     ) -> None:
         with serve() as other:
-            location = f"{other.url}/stolen/secret-in-path?secret-in-query=1&again=?https://user:pass@example.com/x"
+            location = f"{other.url}/stolen/secret-in-path://x?secret-in-query=1"
             gateway.answer = lambda _: Answer({}, status, {"location": location})
             with pytest.raises(openai.APIStatusError) as caught:
                 call(config_at(gateway, route=route, **settings), lambda client: chat(client, stream=stream))
@@ -227,6 +227,15 @@ class TestRedirects:
                 with pytest.raises(openai.APIStatusError, match="307"):
                     call(config_at(gateway), use, http_options=http_options)
             assert other.received == []
+
+    @pytest.mark.parametrize(
+        "location",
+        ["http://other.test", "http://user:secret@other.test/a", "http://other.test?secret=1?x"],
+    )
+    def test_only_the_host_of_the_target_is_shown(self, gateway: Loopback, config_at: ConfigAt, location: str) -> None:
+        gateway.answer = lambda _: Answer({}, 302, {"location": location})
+        with pytest.raises(openai.APIStatusError, match=r"a redirect to other\.test, which was not followed"):
+            run("sync", config_at(gateway), chat)
 
     def test_redirect_to_the_same_host_is_refused(self, call: Call, gateway: Loopback, config_at: ConfigAt) -> None:
         gateway.answer = lambda _: Answer({}, 302, {"location": "/login"})

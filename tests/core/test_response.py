@@ -69,6 +69,11 @@ class TestUpstreamErrors:
         gateway.answer = lambda _: Answer(body.encode(), 500, {**headers, "content-type": ""})
         assert failing(call, config_at(gateway), max_retries=0).type == "upstream_error"
 
+    def test_edge_error_without_a_ray_id_names_none(self, call: Call, gateway: Loopback, config_at: ConfigAt) -> None:
+        gateway.answer = lambda _: Answer(b"<html></html>", 403, {"content-type": "text/html"})
+        message = failing(call, config_at(gateway)).body["message"]
+        assert message == "403 from Cloudflare's edge, before AI Gateway answered: an empty body"
+
     def test_log_line_of_an_error_without_a_remedy_ends_with_its_type(
         self, call: Call, gateway: Loopback, config_at: ConfigAt, caplog: pytest.LogCaptureFixture
     ) -> None:

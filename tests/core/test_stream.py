@@ -348,6 +348,16 @@ class TestLabels:
                 with pytest.raises(openai.APIConnectionError, match=r"ended before \[DONE\]"):
                     next(stream)
 
+    def test_body_of_a_mock_transport_that_is_no_stream_is_an_error(self) -> None:
+        httpx: Any = import_module(openai.DefaultHttpxClient.__base__.__module__.partition(".")[0])  # type: ignore[union-attr]
+        transport = httpx.MockTransport(lambda _: httpx.Response(200, content=b"text"))
+        config = GatewayConfig(account_id="acct", api_key="the-key")
+        with (
+            create_client(config, http_options={"transport": transport}, max_retries=0) as client,
+            pytest.raises(openai.APIStatusError, match="200 came with no content type in place of a stream: text"),
+        ):
+            streamed(client)
+
     def test_status_201_is_kept(self, gateway: Loopback, config_at: ConfigAt) -> None:
         gateway.answer = lambda request: Answer(completion(request).body, 201)
         with (
