@@ -166,6 +166,23 @@ class TestEnd:
         assert reading.source.read > 2
         assert reading.source.closed
 
+    def test_closing_a_second_time_reads_nothing_more(self, how: str) -> None:
+        reading = Reading(how, DONE, more=(b"x" * 16_385, b"y", b"z"))
+        if how == "sync":
+            reading.body.close()
+        else:
+            asyncio.run(reading.body.aclose())
+        assert reading.source.read == 2
+
+    @pytest.mark.parametrize("error", [httpx.ReadError("broken"), httpx.StreamConsumed()], ids=["broken", "consumed"])
+    def test_error_after_the_last_event_is_ignored(self, how: str, error: Exception) -> None:
+        def broken() -> Iterator[bytes]:
+            yield DONE
+            raise error
+
+        reading = Reading(how, more=broken())
+        assert (reading.passed, reading.source.closed, reading.closings) == ([DONE], True, 1)
+
     def test_body_that_is_read_a_second_time_is_empty(self, how: str) -> None:
         reading = Reading(how, event("a"), DONE)
         assert len(reading.passed) == 2
@@ -226,7 +243,10 @@ COMPLETED = b'data: {"type": "response.completed"}\n'
         pytest.param(COMPLETED + b"\n", True, False, id="type"),
         pytest.param(COMPLETED.replace(b": {", b":{") + b"\n", True, False, id="type without a space"),
         pytest.param(COMPLETED + b"\nevent: x\n\n", True, False, id="another event follows"),
+        pytest.param(b"event: x\n\n" + COMPLETED + b"\n", True, False, id="another event comes first"),
+        pytest.param(b'data: {"type": ["response.x"]}\n' + COMPLETED + b"\n", True, False, id="type on a second line"),
         pytest.param(COMPLETED, False, False, id="not whole"),
+        pytest.param(COMPLETED + b" \nX\n", False, False, id="no blank line"),
         pytest.param(b"event: x\n" + COMPLETED + b"\n", False, False, id="the name counts before the type"),
         pytest.param(COMPLETED + b'data: {"type": "response.x"}\n\n', True, False, id="the first type counts"),
         pytest.param(b'data: {"type": "response.completed"\n\n', False, False, id="no JSON"),

@@ -198,6 +198,7 @@ class TestErrors:
         error = config_error(environ)
         assert error.missing == missing
         assert all(name in str(error) for name in missing)
+        assert "\nSet it in the environment or in a .env file, or pass it as an argument.\nLooked in " in str(error)
         assert isinstance(error, openai.OpenAIError)
         assert pickle.loads(pickle.dumps(error)).missing == missing
 
@@ -218,6 +219,14 @@ class TestErrors:
         (tmp_path / ".env").write_text("CLOUDFLARE_ACCOUNT_ID: a\n", "utf-8")
         with pytest.raises(ConfigError, match=re.escape(f"Looked in the environment and {tmp_path / '.env'}.")):
             GatewayConfig.from_env()
+
+    def test_error_about_malformed_settings_does_not_say_where_to_set_them(self) -> None:
+        error = config_error({**ENOUGH, "DEEPSEEK_GATEWAY_ROUTE": "x"})
+        assert str(error).splitlines() == [
+            "deepseek_gateway cannot be configured:",
+            "  - DEEPSEEK_GATEWAY_ROUTE='x' is no route; it must be one of provider, compat, rest",
+            "Looked in the environment; no .env file was read.",
+        ]
 
     def test_key_that_is_not_text_is_refused_and_not_shown(self) -> None:
         with pytest.raises(ConfigError, match="must be text, not bytes") as caught:
