@@ -7,6 +7,7 @@ import contextvars
 import gzip
 import logging
 import threading
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import openai
@@ -15,7 +16,7 @@ from answers import AT_ONCE, DONE, LOGGED, SPENT, event, long_form, short_form
 from calling import KEY, TOKEN, chat, collect, failing, run, streamed
 from loopback import COMPLETION, Answer, Loopback, completion
 
-from deepseek_gateway import GatewayCall, create_async_client, create_client, gateway_headers, record_calls
+from deepseek_gateway import GatewayCall, Usage, create_async_client, create_client, gateway_headers, record_calls
 
 if TYPE_CHECKING:
     from calling import Call, ConfigAt
@@ -245,6 +246,8 @@ class TestFromResponse:
                 call = GatewayCall.from_response(response)
                 assert fields(call) == EXPECTED
                 assert call.elapsed
+                assert call.usage == Usage(prompt_tokens=3, completion_tokens=2)
+                assert (call.route, call.adapted) == (None, ())
             with chat(client.with_streaming_response) as response:
                 assert fields(GatewayCall.from_response(response)) == EXPECTED
             gateway.answer = lambda _: Answer(
@@ -259,6 +262,13 @@ class TestFromResponse:
             with pytest.raises(openai.AuthenticationError) as caught:
                 chat(client)
             assert fields(GatewayCall.from_response(caught.value)) == EXPECTED | {"status": 401}
+
+    def test_call_of_a_request_without_a_retry_count_is_the_first_try(self) -> None:
+        httpx: Any = import_module(openai.DefaultHttpxClient.__base__.__module__)  # type: ignore[union-attr]
+        for headers, retry in (({}, 0), ({"x-stainless-retry-count": "1"}, 1)):
+            request = httpx.Request("POST", "http://127.0.0.1/", headers=headers, json={"model": "m"})
+            call = GatewayCall.from_response(httpx.Response(200, request=request, json={}))
+            assert (call.retry, call.model, call.usage) == (retry, "m", None)
 
     def test_object_without_a_response_raises_type_error(self) -> None:
         with pytest.raises(TypeError, match="str holds no HTTP response"):
@@ -279,6 +289,14 @@ class TestLog:
         head, _, elapsed = line.getMessage().removesuffix(" s").rpartition(" ")
         assert head == f"POST /chat/completions 200 cache=HIT log={LOGGED['cf-aig-log-id']}"
         assert float(elapsed) < 5
+
+    def test_value_that_the_gateway_did_not_report_is_a_dash_in_the_log(
+        self, call: Call, gateway: Loopback, config_at: ConfigAt, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level(logging.INFO, logger="deepseek_gateway")
+        call(config_at(gateway), lambda client: client.get("/models?x=1", cast_to=object))
+        (line,) = [record.getMessage() for record in caplog.records if record.name == "deepseek_gateway"]
+        assert line.startswith("GET /models 200 cache=- log=- ")
 
     @pytest.mark.parametrize("pieces", [(event("a"), DONE), (event("a"),)], ids=["whole", "cut"])
     def test_stream_is_logged_in_one_line(

@@ -254,6 +254,23 @@ def test_request_facts_say_what_was_sent_on_each_route(
     assert facts.hide("the-token, twice: the-token") == "[redacted], twice: [redacted]"
 
 
+@pytest.mark.parametrize(
+    ("route", "model", "to_deepseek"),
+    [
+        ("provider", "a", True),
+        ("provider", None, True),
+        ("compat", None, True),
+        ("compat", "deepseek/a", True),
+        ("compat", "openai/a", False),
+        ("rest", "dynamic/a", False),
+    ],
+)
+def test_request_without_a_model_or_with_deepseeks_is_to_deepseek(route: Any, model: Any, to_deepseek: bool) -> None:
+    config = GatewayConfig(account_id="acct", gateway_token="the-token", route=route)
+    body = {"json": {"model": model}} if model else {}
+    assert request_facts(httpx.Request("POST", config.base_url, **body), config).to_deepseek is to_deepseek
+
+
 def test_ambient_headers_match_what_the_sdk_reads_from_the_environment() -> None:
     environ = {
         "OPENAI_ADMIN_KEY": "admin",
