@@ -19,6 +19,7 @@ from deepseek_gateway._request import (
     ambient_headers,
     body_to_send,
     headers_to_gateway,
+    model_named,
     model_on,
     request_facts,
 )
@@ -187,6 +188,48 @@ def test_another_host_gets_the_callers_own_credentials_and_no_configured_one(val
     assert [name in sent for name in ("authorization", "x-copy", "x-other")] == [arrives, arrives, True]
 
 
+@pytest.mark.parametrize(
+    ("url", "arrives"),
+    [
+        ("https://ai.example.com/elsewhere", True),
+        ("https://ai.example.com:443/", True),
+        ("https://ai.example.com:8443/", False),
+        ("http://ai.example.com/", False),
+        ("https://other.test/", False),
+    ],
+)
+@pytest.mark.parametrize("name", ["cf-aig-metadata", "CF-AIG-Metadata"])
+def test_gateway_option_outside_the_base_url_goes_only_to_the_same_origin(url: str, arrives: bool, name: str) -> None:
+    assert (name in request("GET", url, headers={name: "{}"}).headers) is arrives
+
+
+def test_host_of_the_environment_is_not_sent_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", "Host: tracer.test\nX-Custom: tracer")
+    given = {"Host": "tracer.test", "X-Custom": "tracer", "X-Mine": "1"}
+    for url, host in (("https://other.test/", "other.test"), (CONFIG.base_url, "ai.example.com")):
+        sent = request("GET", url, headers=given).headers
+        assert (sent["host"], sent.get("x-custom"), sent["x-mine"]) == (host, None, "1")
+
+
+@pytest.mark.parametrize(
+    ("body", "model"),
+    [
+        (b'{"model":"a","messages":[]}', "a"),
+        (b'{"messages":[],"model":"a"}', "a"),
+        (b'{"messages":[],"model":"\\u0061"}', "a"),
+        (b'{"model":"\xff","messages":[]}', "\ufffd"),
+        (b'{"model":5}', None),
+        (b'{"messages":[]}', None),
+        (b'["model"]', None),
+        (b'{"model":', None),
+        (b"", None),
+    ],
+    ids=["first", "last", "escaped", "no UTF-8", "number", "missing", "list", "cut", "empty"],
+)
+def test_model_of_a_request_is_read_from_its_body(body: bytes, model: str | None) -> None:
+    assert model_named(httpx.Request("POST", CONFIG.base_url, content=body)) == model
+
+
 @pytest.mark.parametrize("given", [f"Bearer {PLACEHOLDER}", "Bearer the-key", "Bearer another"])
 def test_sdks_request_keeps_everything_except_its_credentials(given: str) -> None:
     original = httpx.Request("POST", CONFIG.base_url, headers={"Authorization": given}, json={"model": "deepseek/a"})
@@ -250,6 +293,9 @@ def test_request_facts_say_what_was_sent_on_each_route(
     facts = request_facts(httpx.Request("POST", config.base_url, headers=headers, json={"model": "a"}), config)
     assert (facts.authorization, facts.gateway_token, facts.key_is_stored, facts.max_attempts) == expected
     assert (facts.method, facts.route, facts.model) == ("POST", config.route, "a")
+    assert facts.path == httpx.URL(config.base_url).path
+    assert not [secret for secret in facts.secrets if not secret or " " in secret]
+    assert {value.removeprefix("Bearer ") for name, value in headers.items() if "uth" in name} < {*facts.secrets}
     assert "the-" not in repr(facts)
     assert facts.hide("the-token, twice: the-token") == "[redacted], twice: [redacted]"
 
