@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import time
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import openai
@@ -12,6 +14,7 @@ from answers import AT_ONCE, LOGGED, long_form, short_form, to_bytes
 from calling import KEY, TOKEN, chat, failing, run
 from loopback import COMPLETION, Answer, Loopback, Received
 
+from deepseek_gateway import create_client
 from deepseek_gateway._response import may_hold_a_fault
 
 if TYPE_CHECKING:
@@ -342,3 +345,64 @@ def test_result_after_leading_blank_lines_is_parsed(call: Call, gateway: Loopbac
         b"\n\n\n" + json.dumps(COMPLETION).encode(), headers={"content-type": "application/json"}
     )
     assert call(config_at(gateway), chat).choices[0].message.content == "Hello."
+
+
+class TestHeaders:
+    """The headers of a response fit the body that the SDK is given."""
+
+    COMPRESSED = {"content-encoding": "gzip", "content-type": "text/html", "x-other": "1"}
+
+    @pytest.mark.parametrize(
+        ("status", "retry"), [(500, None), (401, None), (400, "true")], ids=["server error", "key", "code to retry"]
+    )
+    def test_headers_of_an_explained_error_describe_its_own_body(
+        self, call: Call, gateway: Loopback, config_at: ConfigAt, status: int, retry: str | None
+    ) -> None:
+        body = json.dumps(long_form(400, 2005, "x")) if retry else "text"
+        gateway.answer = lambda _: Answer(gzip.compress(body.encode()), status, self.COMPRESSED)
+        response = failing(call, config_at(gateway), max_retries=0).response
+        assert response.headers.get_list("content-type") == ["application/json"]
+        assert response.headers.get_list("content-length") == [str(len(response.content))]
+        assert "content-encoding" not in response.headers
+        assert (response.headers["x-other"], response.headers.get("x-should-retry")) == ("1", retry)
+        assert response.http_version == "HTTP/1.1"
+
+    def test_compressed_answer_that_the_caller_reads_is_given_uncompressed(
+        self, gateway: Loopback, config_at: ConfigAt
+    ) -> None:
+        headers = self.COMPRESSED | {"content-type": "application/json"}
+        gateway.answer = lambda _: Answer(gzip.compress(json.dumps(COMPLETION).encode()), headers=headers)
+        with create_client(config_at(gateway)) as client, chat(client.with_streaming_response) as response:
+            assert "content-encoding" not in response.headers
+            assert (response.headers["content-type"], response.headers["x-other"]) == ("application/json", "1")
+            assert response.http_response.extensions["http_version"] == b"HTTP/1.1"
+            assert json.loads(response.read()) == COMPLETION
+
+    @pytest.mark.parametrize(
+        ("path", "asked", "kind"),
+        [
+            ("/other", b'{"stream": true}', "text/event-stream"),
+            ("/chat/completions", b'{"stream": false}', "application/octet-stream"),
+        ],
+        ids=["event stream of another endpoint", "no stream"],
+    )
+    def test_body_of_no_chat_stream_needs_no_end_mark(
+        self, gateway: Loopback, config_at: ConfigAt, path: str, asked: bytes, kind: str
+    ) -> None:
+        gateway.answer = lambda _: Answer(b"data: 1\n\n", headers={"content-type": kind})
+        config = config_at(gateway)
+        with create_client(config) as client:
+            http_client = client._client  # noqa: SLF001  # the SDK has no such call
+            with http_client.stream("POST", config.base_url + path, content=asked) as response:
+                assert response.read() == b"data: 1\n\n"
+
+    def test_stream_for_a_request_without_timeouts_is_closed_after_its_end(
+        self, gateway: Loopback, config_at: ConfigAt
+    ) -> None:
+        httpx: Any = import_module(openai.DefaultHttpxClient.__base__.__module__)  # type: ignore[union-attr]
+        config = config_at(gateway)
+        with create_client(config) as client:
+            request = httpx.Request("POST", config.base_url + "/chat/completions", json={"stream": True})
+            response = client._client.send(request, stream=True)  # noqa: SLF001  # the SDK gives every request timeouts
+            assert response.read().endswith(b"data: [DONE]\n\n")
+            response.close()
