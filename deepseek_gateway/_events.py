@@ -26,8 +26,7 @@ def as_events(answer: Object) -> bytes:
 
 def _chunks(answer: Object) -> Iterator[Object]:
     """Cut a chat completion into chunks in DeepSeek's order: thinking, text, tool calls, finish reason and usage."""
-    common = {key: value for key, value in answer.items() if key not in {"object", "choices", "usage"}}
-    common["object"] = "chat.completion.chunk"
+    common = {key: value for key, value in answer.items() if key != "usage"} | {"object": "chat.completion.chunk"}
     choices: list[Object] = answer["choices"]
     for number, choice in enumerate(choices):
         index = choice.get("index", number)

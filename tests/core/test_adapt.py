@@ -44,7 +44,8 @@ TRANSLATED: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
         body({"role": "system", "content": "Be brief."}, USER),
     ),
     "max_completion_tokens": ({}, body(max_completion_tokens=5, stop="x"), body(max_tokens=5, stop="x")),
-    "max_completion_tokens beside a null": ({}, body(max_tokens=None, max_completion_tokens=5), body(max_tokens=5)),
+    "max_completion_tokens after a null": ({}, body(max_tokens=None, max_completion_tokens=5), body(max_tokens=5)),
+    "max_completion_tokens before a null": ({}, body(max_completion_tokens=5, max_tokens=None), body(max_tokens=5)),
     "json_schema": ({}, body(response_format=FORM), body(INSTRUCTION, USER, response_format={"type": "json_object"})),
     "json_schema before system messages": (
         {},
