@@ -78,12 +78,6 @@ GATEWAY_ERRORS: dict[str, tuple[int, Any, str, int]] = {
     "2099": (429, short_form(2099, SPENT), "a spend limit of this gateway is reached (2099 Spend limit", 1),
     "2777": (418, long_form(418, 2777, "Something new"), "not from DeepSeek: 2777 Something new", 1),
     "2778": (500, long_form(500, 2778, "Something new"), "2778 Something new", 2),
-    "2003, outer code": (
-        429,
-        {"success": False, "error": [{"message": "x"}], "internalCode": 2003},
-        "is reached (2003 x); slow",
-        2,
-    ),
     "no error": (400, {"success": False}, "it gave no text", 1),
     "text": (400, {"success": False, "error": "just text"}, "just text", 1),
     "null": (400, {"success": False, "error": [None], "errors": []}, "400 from AI Gateway", 1),
@@ -433,12 +427,13 @@ class TestRemedies:
 class TestRetries:
     """The code decides whether the SDK retries. The gateway's own retries (cf-aig-max-attempts) are not repeated."""
 
-    FIVE_TRIES = gateway_headers(max_attempts=5)
+    TWO_TRIES = gateway_headers(max_attempts=2)
     # The columns are: status, body, and the number of requests without and with cf-aig-max-attempts above 1.
     ERRORS: dict[str, tuple[int, Any, int, int]] = {
         "2005 no answer": (400, long_form(400, 2005, "Failed to get response from provider"), 3, 1),
         "DeepSeek busy": (503, {"error": {"message": "busy", "type": "service_unavailable_error"}}, 3, 1),
         "DeepSeek concurrency": (429, {"error": {"message": "too many", "type": "rate_limit_error"}}, 3, 1),
+        "DeepSeek conflict": (409, {"error": {"message": "twice", "type": "conflict"}}, 3, 1),
         "DeepSeek timeout": (408, {"error": {"message": "slow", "type": "timeout"}}, 3, 1),
         "DeepSeek balance": (402, {"error": {"message": "Insufficient Balance", "type": "unknown_error"}}, 1, 1),
         "upstream text": (500, "plain text", 3, 1),
@@ -462,7 +457,7 @@ class TestRetries:
         gateway.answer = lambda _: Answer(to_bytes(body), status, AT_ONCE)
         for headers, expected in (
             ({}, alone),
-            (self.FIVE_TRIES, after_the_gateways),
+            (self.TWO_TRIES, after_the_gateways),
             (gateway_headers(max_attempts=1), alone),
         ):
             gateway.received.clear()
@@ -474,7 +469,7 @@ class TestRetries:
     ) -> None:
         busy = {"error": {"message": "busy", "type": "service_unavailable_error"}}
         gateway.answer = lambda _: Answer(busy, 503, AT_ONCE | {"x-should-retry": "true"})
-        failing(call, config_at(gateway), lambda client: chat(client, extra_headers=self.FIVE_TRIES))
+        failing(call, config_at(gateway), lambda client: chat(client, extra_headers=self.TWO_TRIES))
         assert len(gateway.received) == 1
 
     def test_connection_failure_is_retried_even_when_max_attempts_is_set(
@@ -484,7 +479,7 @@ class TestRetries:
             config = config_at(server)
             server.answer = lambda _: Answer((), ending="broken", headers={"content-type": "application/json"})
             with pytest.raises(openai.APIConnectionError):
-                run(flavour, config, lambda client: chat(client, extra_headers=self.FIVE_TRIES), max_retries=1)
+                run(flavour, config, lambda client: chat(client, extra_headers=self.TWO_TRIES), max_retries=1)
             assert len(server.received) == 2
 
     def test_sdk_chooses_the_wait_before_a_retry_if_the_gateway_names_none(

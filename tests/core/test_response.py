@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import time
+from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -113,6 +114,38 @@ class TestUpstreamErrors:
         assert (error.code, error.type) == ("2009", "ai_gateway_error")
         error = failing(call, config_at(gateway), lambda client: chat(client.with_raw_response))
         assert (error.code, error.type) == ("2009", "ai_gateway_error")
+
+
+class TestEnvelopes:
+    """The code and the text of a gateway error are read from wherever its envelope has them."""
+
+    @pytest.mark.parametrize(
+        ("body", "code", "said"),
+        [
+            (
+                {"success": False, "error": [{"message": "x"}], "internalCode": 2003},
+                "2003",
+                "the gateway's own rate limit is reached (2003 x); slow down, or raise the limit",
+            ),
+            ({"success": False, "error": [{"code": 2777}], "message": "Outer"}, "2777", "2777 Outer"),
+            ({"success": False, "error": [{"code": 2777}], "description": "Outer"}, "2777", "2777 Outer"),
+            ({"name": "AiGatewayError"}, None, "it gave no text"),
+        ],
+        ids=["outer code", "outer message", "description", "name only"],
+    )
+    def test_code_and_text_are_found_in_any_envelope(
+        self, gateway: Loopback, config_at: ConfigAt, body: Any, code: str | None, said: str
+    ) -> None:
+        gateway.answer = lambda _: Answer(body, 400, AT_ONCE)
+        error = failing(partial(run, "sync"), config_at(gateway))
+        assert (error.code, error.body["message"]) == (code, f"400 from AI Gateway, not from DeepSeek: {said}")
+
+    def test_log_line_of_an_unknown_code_ends_with_the_code(
+        self, gateway: Loopback, config_at: ConfigAt, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        gateway.answer = lambda _: Answer(short_form(2777, "Something new"), 400)
+        failing(partial(run, "sync"), config_at(gateway))
+        assert [record.getMessage() for record in caplog.records] == ["400 ai_gateway_error (2777)"]
 
 
 class TestRedaction:
