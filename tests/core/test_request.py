@@ -22,6 +22,7 @@ from deepseek_gateway._request import (
     model_named,
     model_on,
     request_facts,
+    user_agent,
 )
 
 httpx: Any = import_module(openai.DefaultHttpxClient.__base__.__module__)  # type: ignore[union-attr]
@@ -271,6 +272,31 @@ def test_headers_to_gateway_gives_equal_headers_for_equal_arguments() -> None:
         (b"cf-aig-authorization", b"Bearer the-token"),
         (b"Authorization", b"Bearer the-key"),
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("given", "sent"),
+    [
+        ((b"User-Agent", b"OpenAI/Python 3.0"), (b"User-Agent", user_agent())),
+        ((b"user-agent", b"AsyncOpenAI/Python 3.0"), (b"user-agent", user_agent())),
+        ((b"User-Agent", b"my program"), (b"User-Agent", b"my program")),
+        ((b"X-Agent", b"OpenAI/Python 3.0"), (b"X-Agent", b"OpenAI/Python 3.0")),
+        ((b"X-Stainless-OS", b"Linux"), None),
+        ((b"X-Stainless-Other", b"1"), (b"X-Stainless-Other", b"1")),
+        ((b"OpenAI-Organization", b"org"), None),
+        ((b"Authorization", f"Bearer {PLACEHOLDER}".encode()), None),
+        ((b"Authorization", b"Bearer mine"), (b"Authorization", b"Bearer mine")),
+    ],
+)
+def test_header_of_the_sdk_is_replaced_or_left_out(given: Any, sent: Any) -> None:
+    config = GatewayConfig(endpoint="https://ai.example.com", api_key="the-key")
+    assert headers_to_gateway(config, (given,), frozenset(), b"") == ((sent,) if sent else ())
+
+
+def test_last_of_several_gateway_headers_in_different_case_is_sent() -> None:
+    config = GatewayConfig(endpoint="https://ai.example.com", gateway_token="the-token")
+    given = ((b"cf-aig-step", b"1"), (b"CF-AIG-Step", b"2"), (b"CF-AIG-Authorization", b"Bearer mine"))
+    assert headers_to_gateway(config, given, frozenset(), b"") == given[2:] + given[1:2]
 
 
 @pytest.mark.parametrize(
