@@ -387,9 +387,9 @@ class TestTls:
             ours.configure_trust(own)
             assert answers(verify=own)
 
-    def test_tls_context_is_built_once_for_many_clients(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_tls_context_is_built_once_for_many_clients(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         loaded: list[object] = []
-        monkeypatch.setenv("SSL_CERT_DIR", "/")  # no other test uses this setting, so its context is not cached yet
+        monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path))  # a new folder, so its context is not cached yet
         load = ssl.SSLContext.load_verify_locations
 
         def counted(context: ssl.SSLContext, *args: Any, **kwargs: Any) -> None:
