@@ -154,6 +154,9 @@ def request(method: str = "POST", url: str = CONFIG.base_url, config: GatewayCon
     ("url", "covered"),
     [
         ("https://ai.example.com/v1/acct/gw/deepseek", True),
+        ("https://ai.example.com/v1/acct/gw/deepseek?x=1", True),
+        ("https://ai.example.com/v1/acct/gw/deepseek#x", True),
+        ("https://ai.example.com/v1/acct/gw/deepseek/models?x=%2e%2e/y", True),
         ("https://ai.example.com/v1/acct/gw/deepseek/chat/completions", True),
         ("https://ai.example.com:443/v1/acct/gw/deepseek/beta/completions?x=1", True),
         ("https://AI.example.com/v1/acct/gw/deepseek/models", True),
