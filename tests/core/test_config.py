@@ -221,10 +221,10 @@ class TestErrors:
             GatewayConfig.from_env()
 
     def test_error_about_malformed_settings_does_not_say_where_to_set_them(self) -> None:
-        error = config_error({**ENOUGH, "DEEPSEEK_GATEWAY_ROUTE": "x"})
+        error = config_error({**ENOUGH, "DEEPSEEK_THINKING": "x"})
         assert str(error).splitlines() == [
             "deepseek_gateway cannot be configured:",
-            "  - DEEPSEEK_GATEWAY_ROUTE='x' is no route; it must be one of provider, compat, rest",
+            "  - DEEPSEEK_THINKING='x' must be on or off",
             "Looked in the environment; no .env file was read.",
         ]
 
