@@ -407,6 +407,13 @@ class TestRemedies:
                 "it needs Workers AI Read on this account",
                 id="10000 on rest",
             ),
+            pytest.param(
+                {"route": "rest"},
+                {},
+                rest_form(7003, "Wholesale rate limit"),
+                ", use the provider route with a key of your own, or",
+                id="billing on rest",
+            ),
         ],
     )
     def test_remedy_for_a_gateway_error_fits_the_route_the_token_and_the_model(

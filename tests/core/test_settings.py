@@ -100,6 +100,7 @@ MALFORMED: dict[str, tuple[str, str, str]] = {
     "endpoint, query": ("DEEPSEEK_GATEWAY_ENDPOINT", f"https://ai.example.com?key={SECRET}", "query or fragment"),
     "endpoint, fragment": ("DEEPSEEK_GATEWAY_ENDPOINT", f"https://ai.example.com#{SECRET}", "query or fragment"),
     "endpoint, empty query": ("DEEPSEEK_GATEWAY_ENDPOINT", "https://ai.example.com?", "query or fragment"),
+    "endpoint, empty fragment": ("DEEPSEEK_GATEWAY_ENDPOINT", "https://ai.example.com#", "query or fragment"),
     "endpoint, no scheme": ("DEEPSEEK_GATEWAY_ENDPOINT", "ai.example.com", "is not an http(s) URL"),
     "endpoint, WebSocket": ("DEEPSEEK_GATEWAY_ENDPOINT", "wss://ai.example.com", "is not an http(s) URL"),
     "endpoint, no host": ("DEEPSEEK_GATEWAY_ENDPOINT", "https:///deepseek", "is not an http(s) URL"),
