@@ -408,11 +408,7 @@ class TestRemedies:
                 id="10000 on rest",
             ),
             pytest.param(
-                {"route": "rest"},
-                {},
-                rest_form(7003, "Wholesale rate limit"),
-                ", use the provider route with a key of your own, or",
-                id="billing on rest",
+                {"route": "rest"}, {}, short_form(2021, "x"), "use the provider route with", id="2021 on rest"
             ),
         ],
     )

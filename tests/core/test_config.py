@@ -12,6 +12,7 @@ import pytest
 from calling import config_error
 
 from deepseek_gateway import ConfigError, GatewayConfig
+from deepseek_gateway._config import look_up
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -233,9 +234,24 @@ class TestErrors:
             GatewayConfig(account_id="acct", api_key=SECRET.encode())  # type: ignore[arg-type]
         assert SECRET not in str(caught.value)
 
+    def test_overrides_that_are_no_fields_are_named_in_order(self) -> None:
+        with pytest.raises(TypeError, match="has no field a, b; its fields are"):
+            GatewayConfig.from_env(ENOUGH, b=1, a=1)
+
     def test_override_that_is_not_a_field_is_refused(self) -> None:
         with pytest.raises(TypeError, match="has no field base_url; its fields are account_id, gateway_id"):
             GatewayConfig.from_env(ENOUGH, base_url="https://ai.example.com")
+
+
+def test_origin_of_every_value_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".env").write_text("DEEPSEEK_MODEL=deepseek-flash\nCLOUDFLARE_ACCOUNT_ID=other", "utf-8")
+    monkeypatch.setenv("CLOUDFLARE_ACCOUNT_ID", "acct")
+    found = look_up(api_key="key")
+    assert found.origins == {
+        "account_id": ("environment", "CLOUDFLARE_ACCOUNT_ID"),
+        "api_key": ("argument", "api_key"),
+        "model": (str(tmp_path / ".env"), "DEEPSEEK_MODEL"),
+    }
 
 
 def test_configuration_is_frozen_hashable_and_picklable_and_its_repr_holds_no_secret() -> None:

@@ -10,6 +10,7 @@ from answers import LOGGED, RESPONSE
 from calling import chat, collect, failing, responses_streamed, run, streamed
 from loopback import COMPLETION, Answer, Loopback
 
+from deepseek_gateway import create_client
 from deepseek_gateway._events import as_events
 
 if TYPE_CHECKING:
@@ -78,6 +79,17 @@ class TestJsonInPlaceOfAStream:
         final = run("sync", config_at(gateway), use).choices[0]
         assert (final.message.content, final.finish_reason) == ("Hello.", "tool_calls")
         assert final.message.tool_calls[0].function.arguments == '{"a": 1}'
+
+    def test_events_that_are_made_of_json_are_labelled_as_a_stream(
+        self, gateway: Loopback, config_at: ConfigAt
+    ) -> None:
+        gateway.answer = lambda _: Answer(FULL)
+        with (
+            create_client(config_at(gateway)) as client,
+            chat(client.with_streaming_response, stream=True) as response,
+        ):
+            assert response.headers.get_list("content-type") == ["text/event-stream"]
+            assert response.headers["content-length"] == str(len(response.read()))
 
     def test_response_becomes_its_events_in_sequence(
         self, flavour: str, gateway: Loopback, config_at: ConfigAt

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+from datetime import date
 from typing import TYPE_CHECKING, Any
 
 import openai
 import pytest
 from calling import run
 from openai.types.chat import ChatCompletionMessage
+from pydantic import BaseModel
 
 from deepseek_gateway import long_history
 
@@ -20,6 +22,15 @@ if TYPE_CHECKING:
 
 CALL = {"id": "call_1", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Lisbon"}'}}
 ANSWER = {"role": "assistant", "content": None, "tool_calls": [CALL], "reasoning_content": "Let me see."}
+
+
+class Noted(BaseModel):
+    __api_exclude__ = {"note"}  # newer versions of the SDK have models with this attribute
+
+    role: str
+    content: str
+    at: date
+    note: str | None = None
 
 
 def part(text: str) -> dict[str, Any]:
@@ -37,6 +48,7 @@ HISTORIES: dict[str, Callable[[], Any]] = {
     "tools": lambda: [ANSWER, {"role": "tool", "tool_call_id": "call_1", "content": "18 degrees"}],
     "the SDK's message": lambda: [ChatCompletionMessage.model_validate(ANSWER)],
     "the SDK's tool calls": lambda: [{**ANSWER, "tool_calls": ChatCompletionMessage.model_validate(ANSWER).tool_calls}],
+    "a model with a date": lambda: [Noted(role="user", content="a", at=date(2026, 1, 31))],
     "an unknown member": lambda: [{"role": "user", "content": "a", "prefix": True, "nested": {"a": [1, None, 2.5]}}],
 }
 
@@ -60,6 +72,13 @@ def test_body_has_the_bytes_that_the_sdk_sends(
     as_the_sdk_does, with_long_history = gateway.received
     assert with_long_history.json == as_the_sdk_does.json
     assert with_long_history.body == as_the_sdk_does.body
+
+
+def test_member_that_a_model_excludes_is_not_sent() -> None:
+    (message,) = long_history([Noted(role="user", content="a", at=date(2026, 1, 31), note="x")])["extra_body"][
+        "messages"
+    ]
+    assert message == {"role": "user", "content": "a", "at": "2026-01-31"}
 
 
 def test_messages_of_the_caller_are_not_changed() -> None:
