@@ -40,6 +40,9 @@ UPSTREAM_ERRORS: dict[str, tuple[int, str, str, int]] = {
     "empty body": (500, "", "an empty body", 2),
     "JSON list": (500, "[1, 2]", "[1, 2]", 2),
     "JSON with a detail": (500, '{"detail": "Not Found"}', "Not Found", 2),
+    "JSON with a message": (500, '{"message": "Not Found"}', "Not Found", 2),
+    "JSON with a status": (500, '{"status": 500, "detail": "Not Found"}', "Not Found", 2),
+    "JSON with a title": (500, '{"title": "Not Found"}', '{"title": "Not Found"}', 2),
     "JSON with a text as error": (500, '{"error": "overloaded"}', "overloaded", 2),
     "JSON of an unknown form": (500, '{"strange": 1}', '{"strange": 1}', 2),
     "text of 300 characters": (500, "x" * 300, "x" * 300, 2),
@@ -341,6 +344,7 @@ class TestErrorsInside200:
             pytest.param(
                 b'{"id": "x", "choices": [{"logprobs": {"error": 1}}], "success": null}', False, id="choices first"
             ),
+            pytest.param(b'{"choices":[{"choices":[]}],"error":{}}', False, id="choices in choices"),
             pytest.param(b'{"object": "list", "data": []}', False, id="list"),
             pytest.param(json.dumps(COMPLETION).encode(), False, id="completion"),
             pytest.param(b"", False, id="empty body"),
