@@ -290,7 +290,7 @@ def test_log_line_names_what_was_adapted(
         lambda client: chat(client, messages=[{"role": "developer", "content": "x"}], max_completion_tokens=5),
     )
     (line,) = (record.getMessage() for record in caplog.records if record.name == "deepseek_gateway")
-    assert " adapted=developer,max_completion_tokens " in line
+    assert line.startswith("POST /chat/completions 200 cache=- log=- adapted=developer,max_completion_tokens ")
 
 
 PROGRAM = """
