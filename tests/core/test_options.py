@@ -76,6 +76,12 @@ class TestTransport:
         assert options(transport).keys() == {"limits", "verify"}
         assert "transport" in options(trust_env=False)
 
+    @pytest.mark.parametrize("system", ["darwin", "win32"])
+    def test_proxy_of_the_system_gets_no_transport(self, monkeypatch: pytest.MonkeyPatch, system: str) -> None:
+        monkeypatch.setattr("sys.platform", system)
+        monkeypatch.setattr("deepseek_gateway._connections.getproxies", lambda: {"https": "http://127.0.0.1:9"})
+        assert options().keys() == {"limits", "verify"}
+
     @pytest.mark.parametrize("variable", ["NO_PROXY", "FTP_PROXY"])
     def test_variable_that_names_no_proxy_for_http_changes_nothing(
         self, monkeypatch: pytest.MonkeyPatch, variable: str
@@ -119,9 +125,10 @@ class TestSharedTls:
         named = options()["verify"]
         assert named is not before
         assert named is options()["verify"]
-        if variable != "SSLKEYLOGFILE":  # the file of keys changes with every connection
-            os.utime(path, (1, 1))
-            assert options()["verify"] is not named
+        path.touch()
+        os.utime(path, (1, 1))
+        changes_with_every_connection = variable == "SSLKEYLOGFILE"
+        assert (options()["verify"] is named) is changes_with_every_connection
 
     def test_missing_file_of_certificates_is_reported_by_the_http_library(
         self, monkeypatch: pytest.MonkeyPatch

@@ -50,7 +50,8 @@ def sent_body(route: Route, body: bytes) -> bytes:
 def test_each_route_gets_its_own_form_of_a_model_name(asked: str, provider: str | None, elsewhere: str) -> None:
     assert model_on("compat", asked) == model_on("rest", asked) == elsewhere
     if provider is None:
-        with pytest.raises(RefusedRequestError, match=r"Use the compat.* route: create_client"):
+        kind = "dynamic route" if asked.startswith("dynamic/") else "model"
+        with pytest.raises(RefusedRequestError, match=f"^The {kind} '.* Use the compat.* route: create_client"):
             model_on("provider", asked)
     else:
         assert model_on("provider", asked) == provider
@@ -126,6 +127,10 @@ NO_MODEL = [
 def test_body_without_a_readable_model_stays_the_same_object(body: bytes) -> None:
     for route in ("provider", "compat", "rest"):
         assert sent_body(route, body) is body  # type: ignore[arg-type]
+
+
+def test_model_name_that_is_no_utf8_keeps_its_bytes() -> None:
+    assert sent_body("compat", b'{"model":"\xff"}') == b'{"model":"deepseek/\xff"}'
 
 
 def test_model_name_without_a_utf8_form_is_escaped() -> None:
