@@ -15,7 +15,7 @@ from answers import AT_ONCE, LOGGED, long_form, short_form, to_bytes
 from calling import KEY, TOKEN, chat, failing, run
 from loopback import COMPLETION, Answer, Loopback, Received
 
-from deepseek_gateway import create_client
+from deepseek_gateway import GatewayConfig, create_client
 from deepseek_gateway._response import may_hold_a_fault
 
 if TYPE_CHECKING:
@@ -117,6 +117,36 @@ class TestUpstreamErrors:
         assert (error.code, error.type) == ("2009", "ai_gateway_error")
         error = failing(call, config_at(gateway), lambda client: chat(client.with_raw_response))
         assert (error.code, error.type) == ("2009", "ai_gateway_error")
+
+
+class TestDirect:
+    """On the route direct, DeepSeek answers itself, so an error is DeepSeek's whatever it looks like."""
+
+    @pytest.mark.parametrize("body", ["<title>busy</title>", "error code: 1010", "Your request was blocked.", ""])
+    def test_text_that_looks_like_the_edges_is_deepseeks(self, gateway: Loopback, body: str) -> None:
+        gateway.answer = lambda _: Answer(body.encode(), 500, {"cf-ray": "8f0-FRA", "content-type": "text/html"})
+        config = GatewayConfig(route="direct", api_key=KEY, direct_endpoint=gateway.url)
+        error = failing(partial(run, "sync"), config, max_retries=0)
+        assert error.type == "upstream_error"
+        shown = "busy" if "busy" in body else body or "an empty body"
+        assert error.body["message"] == f"500 from DeepSeek: {shown}"
+
+    @pytest.mark.parametrize(
+        ("route", "whose", "remedy"),
+        [
+            ("direct", "DeepSeek's", "Check DEEPSEEK_DIRECT_ENDPOINT."),
+            ("provider", "The gateway's", "Check DEEPSEEK_GATEWAY_ENDPOINT."),
+        ],
+    )
+    def test_redirect_names_the_address_that_answered(
+        self, gateway: Loopback, config_at: ConfigAt, route: str, whose: str, remedy: str
+    ) -> None:
+        gateway.answer = lambda _: Answer({}, 302, {"location": "/login"})
+        error = failing(partial(run, "sync"), config_at(gateway, route=route, direct_endpoint=gateway.url))
+        assert error.body["message"] == (
+            f"{whose} address answered with a redirect to another path of the same host, which was not followed, "
+            f"because your credentials would have gone there. {remedy}"
+        )
 
 
 class TestEnvelopes:
