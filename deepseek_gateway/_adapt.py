@@ -22,6 +22,10 @@ _SIGNS = re.compile(rb'"(?=[dmjt])(?:developer|max_completion_tokens|json_schema
 _OPENAI_MODEL = re.compile(r"(?:gpt-|chatgpt-|codex-|o[134](?:-|$))")
 
 SCHEMA = "json_schema"
+NOT_ENFORCED = (
+    "DeepSeek enforces no JSON schema. The schema in response_format is sent as a system message that asks for it, so "
+    "validate the answer, as parse() does. (This is said once for each client.)"
+)
 _INSTRUCTION = "Answer with one JSON object that conforms to this JSON Schema, and with nothing else:"
 
 

@@ -86,3 +86,11 @@ class BoundedBody(httpx.SyncByteStream, httpx.AsyncByteStream):
 
     async def aclose(self) -> None:
         await self._inner.aclose()
+
+
+def settle_charset(response: httpx.Response) -> None:
+    """Read a text as UTF-8 if its charset, such as `hex`, decodes no text. The SDK reads the text as well."""
+    try:
+        response.content.decode(response.encoding or "utf-8", "replace")
+    except (LookupError, ValueError):
+        response.encoding = "utf-8"

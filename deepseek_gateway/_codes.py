@@ -200,6 +200,13 @@ DEEPSEEK: tuple[tuple[int, str, str | Callable[[RequestFacts], str]], ...] = (
 """The remedies for DeepSeek's own errors, by status and a part of the text in lower case. The first match counts."""
 
 
+WITHHELD = (
+    "the URL does not lie under the base URL of this client, so your credentials were withheld. Give the address of "
+    "another gateway as endpoint, and use another client for any other service."
+)
+"""The remedy for an error of a URL to which no credential was sent."""
+
+
 def deepseek_remedy(status: int, text: str, facts: RequestFacts) -> str | None:
     """Give the remedy for an error that DeepSeek made, if there is one."""
     if not facts.to_deepseek:

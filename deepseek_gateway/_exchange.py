@@ -9,14 +9,24 @@ from functools import cached_property, partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from ._adapt import SCHEMA
-from ._body import PIECE, BoundedBody, Pieces
+from ._adapt import NOT_ENFORCED, SCHEMA
+from ._body import PIECE, BoundedBody, Pieces, settle_charset
 from ._calls import call_from, log_call, logger, note_response, usage_in, watchers
-from ._codes import deepseek_remedy
+from ._codes import WITHHELD, deepseek_remedy
 from ._events import as_events
 from ._fallback import edge_is_alone, never_connected
 from ._request import RefusedRequestError, asks_for_a_stream, body_to_send, loaded_body, redact, request_facts
-from ._response import Fault, explain, final, hidden_fault, may_hold_a_fault, not_a_stream, redirect_refused, request_id
+from ._response import (
+    Fault,
+    explain,
+    final,
+    hidden_fault,
+    may_be_an_answer,
+    may_hold_a_fault,
+    not_an_answer,
+    redirect_refused,
+    request_id,
+)
 from ._stream import CheckedBody, DoneMark, TerminalEvent, Watcher, begins_like_events
 
 if TYPE_CHECKING:
@@ -37,14 +47,6 @@ _USAGE = re.compile(rb'"usage": ?\{')  # most chunks of DeepSeek say that it is 
 _OF_THE_BODY = frozenset({b"content-encoding", b"content-length", b"content-type", b"transfer-encoding"})
 
 _UNAUTHORISED = {401, 403}
-_WITHHELD = (
-    "the URL does not lie under the base URL of this client, so your credentials were withheld. Give the address of "
-    "another gateway as endpoint, and use another client for any other service."
-)
-_NOT_ENFORCED = (
-    "DeepSeek enforces no JSON schema. The schema in response_format is sent as a system message that asks for it, so "
-    "validate the answer, as parse() does. (This is said once for each client.)"
-)
 
 
 class Exchange:
@@ -104,7 +106,7 @@ class Exchange:
         if self._call:
             self._call.adapted = names
         if SCHEMA in names and self._destination.first_schema():
-            logger.warning(_NOT_ENFORCED)
+            logger.warning(NOT_ENFORCED)
 
     @cached_property
     def facts(self) -> RequestFacts:
@@ -151,7 +153,7 @@ class Exchange:
         """Give what the SDK is given. The body has been read, unless the SDK reads it itself."""
         if not self.covered:
             if response.status_code in _UNAUTHORISED and "authorization" not in self.outgoing.headers:
-                _warn(f"{response.status_code} from {self.request.url.host}: {_WITHHELD}", response)
+                _warn(f"{response.status_code} from {self.request.url.host}: {WITHHELD}", response)
             return response
         success = response.status_code < _REDIRECTION
         self.outage = ""
@@ -169,7 +171,7 @@ class Exchange:
         status = response.status_code
         if response.has_redirect_location:
             return _explained(redirect_refused(status, response.headers["location"], self.facts), response)
-        _settle_charset(response)
+        settle_charset(response)
         text = self.facts.hide(response.text)
         if fault := explain(status, response.headers, text, self.facts):
             if fault.type == "edge_error" and edge_is_alone(status, response.headers):
@@ -187,10 +189,13 @@ class Exchange:
     def _success(self, response: httpx.Response) -> httpx.Response:
         """Look for an error in a successful response, and make a stream of one that should have been a stream."""
         body = response.content
-        if may_hold_a_fault(body) and (fault := hidden_fault(response.text, self.facts)):
-            return _explained(fault, response)
+        if may_hold_a_fault(body):
+            settle_charset(response)
+            if fault := hidden_fault(response.text, self.facts):
+                return _explained(fault, response)
         if not self.streamed:
-            return response
+            wrong = self._asks_a_model and not may_be_an_answer(body)
+            return self._not(response, "an answer in JSON") if wrong else response
         status = response.status_code
         unread = _with_body(response, status, stream=httpx.ByteStream(body))
         if begins_like_events(body):  # whatever it is labelled
@@ -200,15 +205,23 @@ class Exchange:
         try:
             events = as_events(json.loads(body))
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-            return _explained(not_a_stream(_content_type(response), response.text, self.facts), response)
+            return self._not(response, "a stream")
         return _with_body(response, status, content=events, headers=[(b"content-type", _EVENT_STREAM.encode())])
+
+    @property
+    def _asks_a_model(self) -> bool:
+        return self.request.method == "POST" and self.request.url.path.endswith(("/completions", "/responses"))
+
+    def _not(self, response: httpx.Response, wanted: str) -> httpx.Response:
+        settle_charset(response)
+        return _explained(not_an_answer(_content_type(response), response.text, self.facts, wanted), response)
 
     def _checked(self, response: httpx.Response) -> httpx.Response:
         """Have a body looked at as it passes: an event stream for its end, any body for when it is closed."""
-        path, end = self.request.url.path, None
+        end = None
         is_stream = _content_type(response).startswith(_EVENT_STREAM) or asks_for_a_stream(self.request)
-        if is_stream and path.endswith(("/completions", "/responses")):
-            end = TerminalEvent() if path.endswith("/responses") else DoneMark()
+        if is_stream and self._asks_a_model:
+            end = TerminalEvent() if self.request.url.path.endswith("/responses") else DoneMark()
         elif self._call is None:
             return response
         timeouts = self.outgoing.extensions.get("timeout", {})
@@ -255,14 +268,6 @@ def _content_type(response: httpx.Response) -> str:
     return str(response.headers.get("content-type", "")).lower()
 
 
-def _settle_charset(response: httpx.Response) -> None:
-    """Read a text as UTF-8 if its charset, such as `hex`, decodes no text. The SDK reads the text as well."""
-    try:
-        response.content.decode(response.encoding or "utf-8", "replace")
-    except (LookupError, ValueError):
-        response.encoding = "utf-8"
-
-
 def _warn(text: str, response: httpx.Response) -> None:
     """Log a warning that ends with the id to ask about."""
     known = request_id(response.headers)
@@ -280,7 +285,9 @@ def _explained(fault: Fault, response: httpx.Response) -> httpx.Response:
 def _with_body(
     response: httpx.Response, status: int, *, headers: Iterable[tuple[bytes, bytes]] = (), **body: Any
 ) -> httpx.Response:
-    replaced = {b"content-encoding"} if "stream" in body else _OF_THE_BODY | {name for name, _ in headers}
+    replaced = {name for name, _ in headers}
+    if "content" in body or "content-encoding" in response.headers:
+        replaced |= _OF_THE_BODY if "content" in body else {b"content-encoding", b"content-length"}
     kept = [(name, value) for name, value in response.headers.raw if name.lower() not in replaced]
     made = httpx.Response(
         status, headers=[*kept, *headers], request=response.request, extensions=response.extensions, **body

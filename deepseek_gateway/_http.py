@@ -185,6 +185,8 @@ class _AsyncSeam(_Seam):
             if response is not None:
                 await response.aclose()
             exchange.failed(error)
+            if type(error).__module__.startswith("aiohttp"):  # openai's client does not translate malformed HTTP
+                raise httpx.RemoteProtocolError(str(error), request=exchange.request) from error
             raise
 
     async def aclose(self) -> None:

@@ -238,12 +238,14 @@ def body_to_send(config: GatewayConfig, path: bytes, body: bytes) -> tuple[bytes
     if not rows and (plain := _plain_model(body)):
         start, end = plain.span(1)
         model = body[start:end].decode("utf-8", "surrogateescape")
-        wanted, names = _model_to_send(model, config)
-        name = wanted.encode("utf-8", "surrogateescape")
-        if name == body[start:end]:
-            return body, ()
-        if plain.start() == 1:
-            return b"".join((body[:start], name, memoryview(body)[end:])), names
+        leads = plain.start() == 1  # elsewhere it may be part of another member, and is neither changed nor refused
+        if leads or "/" not in model or config.route not in DEEPSEEK_ONLY:
+            wanted, names = _model_to_send(model, config)
+            name = wanted.encode("utf-8", "surrogateescape")
+            if name == body[start:end]:
+                return body, ()
+            if leads:
+                return b"".join((body[:start], name, memoryview(body)[end:])), names
     try:
         content = json.loads(body)
         model = content["model"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
@@ -56,7 +57,7 @@ def redirect_refused(status: int, location: str, facts: RequestFacts) -> Fault:
 
     Cloudflare Access, which may stand before a custom domain, redirects to its login (observed).
     """
-    host = location.partition("?")[0].partition("://")[2].partition("/")[0].rpartition("@")[2]
+    host = re.split("[?#]", location)[0].partition("://")[2].partition("/")[0].rpartition("@")[2]
     if host.endswith(".cloudflareaccess.com"):
         remedy = (
             f"This is the login of Cloudflare Access, which protects {VARIABLE['endpoint']}. Send the headers of a "
@@ -126,9 +127,18 @@ def hidden_fault(text: str, facts: RequestFacts) -> Fault | None:
     return Fault(status, own["message"], kind or "upstream_error", code, param, original=data)
 
 
-def not_a_stream(content_type: str, text: str, facts: RequestFacts) -> Fault:
-    """Say that the response to a streamed call is neither a stream nor JSON."""
-    what = f"200 came with {content_type or 'no content type'} in place of a stream"
+def may_be_an_answer(body: bytes) -> bool:
+    """Whether a successful body may be a JSON object. To read each as JSON would cost a per cent of a call."""
+    trimmed = body.strip()
+    with suppress(UnicodeDecodeError):
+        if trimmed[:1] == b"{" and trimmed[-1:] == b"}" and (body.isascii() or body.decode()):
+            return True
+    return json_object(body) is not None
+
+
+def not_an_answer(content_type: str, text: str, facts: RequestFacts, wanted: str) -> Fault:
+    """Say that a successful response is neither what was wanted nor an error."""
+    what = f"200 came with {content_type or 'no content type'} in place of {wanted}"
     text = facts.hide(text)
     return Fault(502, f"{what}: {_one_line(text)}", "upstream_error", original=text, retry=False, advice=what)
 

@@ -41,18 +41,20 @@ _FEWEST_ROUNDS = 3  # also on a slow machine, so that there is growth to compare
 def configs(ports: dict[str, int], route: Literal["provider", "compat", "rest"]) -> dict[str, GatewayConfig]:
     """Return the configurations by destination. `calls.WEIGHTS` has a weight for each.
 
-    A client with a fallback belongs here: the port of `dead` or `emulator` is its gateway, and that of `raw` is its
-    direct endpoint.
+    In an outage the raw server plays DeepSeek itself.
     """
     path = "client/v4/accounts/acct/ai" if route == "rest" else "v1/acct/my-gateway"
     raw: dict[str, Any] = {"route": route, "gateway_id": "my-gateway", "api_key": "deepseek-test-key"}
     raw["gateway_token"] = "cloudflare-test-token"
     emulated: dict[str, Any] = {"api_key": "emulator-deepseek-key", "gateway_token": "emulator-gateway-token"}
     at = {name: f"http://127.0.0.1:{port}" for name, port in ports.items()}
+    direct: dict[str, Any] = {"fallback": "direct", "direct_endpoint": at["raw"]}
     return {
         "raw": GatewayConfig(endpoint=f"{at['raw']}/{path}", **raw),
         "emulator": GatewayConfig(endpoint=f"{at['emulator']}/v1/{'e' * 32}/emulator-gateway", **emulated),
         "dead": GatewayConfig(endpoint=f"{at['dead']}/{path}", **raw),
+        "outage": GatewayConfig(endpoint=f"{at['dead']}/{path}", **direct, **raw),
+        "fallback": GatewayConfig(endpoint=f"{at['emulator']}/v1/{'e' * 32}/emulator-gateway", **direct, **emulated),
     }
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 PATIENT, HASTY, HUNG = 3.0, 0.25, 40.0
 """Seconds: the timeout of a patient call, of a hasty call, and how long no call may take with all its tries."""
 
-WEIGHTS = {"raw": 12, "emulator": 7, "dead": 1}
+WEIGHTS = {"raw": 10, "emulator": 5, "dead": 1, "outage": 2, "fallback": 3}
 """How often a destination is called."""
 
 

@@ -108,6 +108,7 @@ NO_MODEL = [
     b'{"model": 5, "x": "a/b"}',
     b'{"model": ["deepseek/x"]}',
     b'{"messages": [{"model": "deepseek/inner"}]}',
+    b'{"messages": [{"model": "openai/inner"}]}',
     b'{"model" "deepseek-flash"}',
     b'{"messages": ' + b"[" * 100_000 + b"]" * 100_000 + b', "models": "deepseek-flash"}',
     b'{"messages": [}, "models": "deepseek-flash"}',
