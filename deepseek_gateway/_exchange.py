@@ -193,15 +193,13 @@ class Exchange:
             settle_charset(response)
             if fault := hidden_fault(response.text, self.facts):
                 return _explained(fault, response)
-        if not self.streamed:
-            wrong = self._asks_a_model and not may_be_an_answer(body)
-            return self._not(response, "an answer in JSON") if wrong else response
         status = response.status_code
-        unread = _with_body(response, status, stream=httpx.ByteStream(body))
-        if begins_like_events(body):  # whatever it is labelled
-            return self._checked(unread)
-        if not asks_for_a_stream(self.request):
-            return unread
+        given = _with_body(response, status, stream=httpx.ByteStream(body)) if self.streamed else response
+        if self.streamed and begins_like_events(body):  # whatever it is labelled
+            return self._checked(given)
+        if not (self.streamed and asks_for_a_stream(self.request)):
+            wrong = self._asks_a_model and not may_be_an_answer(body)
+            return self._not(response, "an answer in JSON") if wrong else given
         try:
             events = as_events(json.loads(body))
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import openai
 import pytest
 from calling import KEY, TOKEN, chat, failing, one_by_one, run
-from loopback import COMPLETION, Answer, Loopback, completion, serve
+from loopback import Answer, Loopback, completion, serve
 
 from deepseek_gateway import create_client, record_calls
 from deepseek_gateway._request import PLACEHOLDER
@@ -478,34 +478,3 @@ def test_response_that_is_not_http_raises_a_connection_error(call: Call, config_
         with pytest.raises(openai.APIConnectionError):
             call(config_at(Loopback(completion), endpoint=f"{address}/v1/acct/my-gateway"), chat, max_retries=0)
         thread.join()
-
-
-UNREADABLE: dict[str, tuple[bytes, str]] = {
-    "page": (b"<html><title>Log in</title></html>", "Log in"),
-    "text": (b"OK", "OK"),
-    "list": (b"[]", "[]"),
-    "cut JSON": (b'{"id": "x", "choi', '{"id": "x", "choi'),
-    "no UTF-8": (b'{"id": "\xff"}', '{"id": "\ufffd"}'),
-    "nothing": (b"", "an empty body"),
-}
-
-
-@pytest.mark.parametrize(("body", "shown"), UNREADABLE.values(), ids=UNREADABLE)
-@pytest.mark.parametrize("label", ["application/json", "text/html"])
-def test_success_that_is_no_answer_raises_an_error_and_is_not_asked_for_again(
-    call: Call, gateway: Loopback, config_at: ConfigAt, body: bytes, shown: str, label: str
-) -> None:
-    gateway.answer = lambda _: Answer(body, 200, {"content-type": label})
-    error = failing(call, config_at(gateway))
-    assert (error.status_code, error.type) == (502, "upstream_error")
-    assert error.body["message"] == f"200 came with {label} in place of an answer in JSON: {shown}"
-    assert len(gateway.received) == 1
-
-
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
-def test_answer_in_any_encoding_of_json_is_delivered(
-    call: Call, gateway: Loopback, config_at: ConfigAt, encoding: str
-) -> None:
-    text = json.dumps(COMPLETION | {"id": "chat-你好"}, ensure_ascii=False)
-    gateway.answer = lambda _: Answer(f" {text}\n".encode(encoding), 200, {"content-type": "application/json"})
-    assert call(config_at(gateway), chat).id == "chat-你好"
