@@ -18,9 +18,10 @@ MOST_EXAMPLES = 5
 
 UNTYPED = {
     "JSONDecodeError": "a success cut behind an inner brace, whose framing hides the cut; the SDK reads the JSON",
+    "NotAnAnswerError": "a success in plain text, whose body the caller asked to read itself",
     "UnicodeDecodeError": "a stream that is not in UTF-8; the SDK decodes its lines",
 }
-"""Raw exceptions that are reported and break no rule. The stock SDK raises them too, after the client has done its part."""
+"""Raw exceptions that are reported and break no rule. The stock SDK raises them as well."""
 
 TOLERATED_NOISE = {
     "Unclosed c": "aiohttp complains about connections of event loops that have ended, and of dropped streams",
