@@ -15,9 +15,14 @@ from ._settings import DEEPSEEK_ONLY, VARIABLE
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    import httpx2 as httpx
+
     from ._settings import Route
 
 REDACTED = "[redacted]"
+CREDENTIAL = re.compile(rb"(?:cf-aig-)?authorization|cf-access-.*", re.IGNORECASE)
+"""The names of headers that hold a credential."""
+
 _SHORTEST_SECRET = 8  # a shorter text is an ordinary word, and replacing it would spoil the message
 
 _ACCOUNT, _GATEWAY, _KEY, _TOKEN, _ENDPOINT, _MODEL, _ROUTE = (
@@ -63,6 +68,13 @@ def hide(text: str, secrets: Iterable[str]) -> str:
 def _spellings(character: str) -> str:
     """Give a pattern of a character as JSON may spell it, also JSON inside a text of JSON."""
     return rf"(?:\\{{0,4}}{re.escape(character)}|\\{{1,4}}u(?i:{ord(character):04x}))"
+
+
+def redact(headers: httpx.Headers) -> None:
+    """Blank out credentials in headers that stay on responses and exceptions, where they may be pickled or logged."""
+    for name, _ in headers.raw:
+        if CREDENTIAL.fullmatch(name):
+            headers[name.decode()] = REDACTED
 
 
 class Code(NamedTuple):

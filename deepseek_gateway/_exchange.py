@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 from ._adapt import NOT_ENFORCED, SCHEMA
 from ._body import PIECE, BoundedBody, Pieces, settle_charset
 from ._calls import call_from, log_call, logger, note_response, usage_in, watchers
-from ._codes import WITHHELD, deepseek_remedy
+from ._codes import WITHHELD, deepseek_remedy, redact
 from ._events import as_events
 from ._fallback import edge_is_alone, never_connected
-from ._request import RefusedRequestError, asks_for_a_stream, body_to_send, loaded_body, redact, request_facts
+from ._merge import MergedChunks
+from ._request import RefusedRequestError, asks_for_a_stream, body_to_send, loaded_body, request_facts
 from ._response import (
     Fault,
     explain,
@@ -225,7 +226,8 @@ class Exchange:
         timeouts = self.outgoing.extensions.get("timeout", {})
         on_line = self._note_usage if self._recorders else None
         watcher = Watcher(partial(self._explain_event, response), on_line, self._ended)
-        body = CheckedBody(response, end, timeouts, watcher)
+        merged = MergedChunks() if self._destination.merges and isinstance(end, DoneMark) else None
+        body = CheckedBody(response, end, timeouts, watcher, merged)
         if body.decoded:
             return _with_body(response, response.status_code, stream=body)
         response.stream = body

@@ -59,8 +59,10 @@ class _Seam:
 
     _transport_class: Any = None
 
-    def __init__(self, config: GatewayConfig, explicit_headers: Mapping[str, Any], **http_options: Any) -> None:
-        self._anew = partial(type(self), config, explicit_headers, **http_options)
+    def __init__(
+        self, config: GatewayConfig, explicit_headers: Mapping[str, Any], *, merges: bool = False, **http_options: Any
+    ) -> None:
+        self._anew = partial(type(self), config, explicit_headers, merges=merges, **http_options)
         self._home: Place | None = None
         self._elsewhere: dict[Place, Any] = {}
         options = connection_options(http_options, self._transport_class)
@@ -70,7 +72,7 @@ class _Seam:
         # The SDK sends its own of the first two with each call, and replacing a default takes 3 us.
         for name in {"accept", "user-agent", "connection"} - httpx.Headers(http_options.get("headers")).keys():
             del client.headers[name]
-        self._destination = Destination(config, httpx.URL(config.base_url), explicit_headers)
+        self._destination = Destination(config, httpx.URL(config.base_url), explicit_headers, merges=merges)
         self._fallback = Fallback(config, self._destination, explicit_headers) if config.fallback else None
         self._keep_alive_later = "transport" not in options
         # Without an auth of its own, httpx 0.23 would read ~/.netrc, and a login there would hide a stored key.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 from urllib.parse import unquote_to_bytes
 
 from ._adapt import adapt, adapted_model, rows_for
-from ._codes import REDACTED, RequestFacts
+from ._codes import CREDENTIAL, RequestFacts
 from ._settings import DEEPSEEK_ONLY, OPENAI_VARIABLES, PLACEHOLDER, VARIABLE
 
 if TYPE_CHECKING:
@@ -29,7 +29,6 @@ Ambient: TypeAlias = frozenset[Header]  # put there by the environment alone; th
 
 _CREDENTIALS = (b"authorization", b"cf-aig-authorization")
 _ACCESS = b"cf-access-"  # a token, or the two parts of a service token (Cloudflare docs: Access, service tokens)
-_SECRET = re.compile(rb"(?:cf-aig-)?authorization|cf-access-.*", re.IGNORECASE)
 # A credential with one of these could not be sent, or would be sent without its end.
 _UNFIT = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]|\s$")
 # The SDK fills these from OPENAI_ORG_ID and OPENAI_PROJECT_ID, and describes the machine with the others.
@@ -61,8 +60,11 @@ class RefusedRequestError(Exception):
 class Destination:
     """Where the requests of one client go, and with which headers."""
 
-    def __init__(self, config: GatewayConfig, base_url: httpx.URL, explicit_headers: Mapping[str, Any]) -> None:
+    def __init__(
+        self, config: GatewayConfig, base_url: httpx.URL, explicit_headers: Mapping[str, Any], *, merges: bool = False
+    ) -> None:
         self.config = config
+        self.merges = merges  # whether the chunks of streams are merged
         self.path = base_url.raw_path
         self._base_url = str(base_url)
         self._explicit_headers = dict(explicit_headers)
@@ -179,13 +181,6 @@ def ambient_headers(environ: Mapping[str, str], explicit: Mapping[str, Any]) -> 
     return frozenset((name.encode(), value.encode()) for name, value in found)
 
 
-def redact(headers: httpx.Headers) -> None:
-    """Blank out credentials in headers that stay on responses and exceptions, where they may be pickled or logged."""
-    for name, _ in headers.raw:
-        if _SECRET.fullmatch(name):
-            headers[name.decode()] = REDACTED
-
-
 def whole_number(text: str | None) -> int | None:
     """Read a number of a header. Python refuses to read one of several thousand digits."""
     return int(text) if text and re.fullmatch("[0-9]{1,9}", text) else None
@@ -289,7 +284,7 @@ def request_facts(request: httpx.Request, config: GatewayConfig) -> RequestFacts
     """Say what is known of a request, as it was sent with its credentials. Nothing else makes `RequestFacts`."""
     headers = request.headers
     authorization = "authorization" in headers
-    given = [text.removeprefix("Bearer ") for name, text in headers.items() if _SECRET.fullmatch(name.encode())]
+    given = [text.removeprefix("Bearer ") for name, text in headers.items() if CREDENTIAL.fullmatch(name.encode())]
     return RequestFacts(
         method=request.method,
         route=config.route,

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Generator, Iterator
 
     import httpx2 as httpx
+
+    from ._merge import MergedChunks
 else:
     from ._connections import httpx
 
@@ -126,12 +128,18 @@ class CheckedBody(httpx.SyncByteStream, httpx.AsyncByteStream):
     """
 
     def __init__(
-        self, response: httpx.Response, end: DoneMark | TerminalEvent | None, timeouts: dict[str, Any], watcher: Watcher
+        self,
+        response: httpx.Response,
+        end: DoneMark | TerminalEvent | None,
+        timeouts: dict[str, Any],
+        watcher: Watcher,
+        merged: MergedChunks | None = None,
     ) -> None:
         """Take the place of the body of a response, which has not been read.
 
         `end` is None for a body that is only passed on. `timeouts` are those of the request that was sent.
         """
+        self._merged = merged
         self._response = response
         self._inner: Any = response.stream
         self._end = end
@@ -166,7 +174,7 @@ class CheckedBody(httpx.SyncByteStream, httpx.AsyncByteStream):
                         if self._end and self._end.reached:
                             return
                 self._ended = True
-                if rest := self._rest():
+                if rest := self._passed(self._rest(), last=True):
                     yield rest
         except Exception:
             self._ended = True
@@ -185,7 +193,7 @@ class CheckedBody(httpx.SyncByteStream, httpx.AsyncByteStream):
                         if self._end and self._end.reached:
                             return
                 self._ended = True
-                if rest := self._rest():
+                if rest := self._passed(self._rest(), last=True):
                     yield rest
         except Exception:
             self._ended = True
@@ -234,7 +242,10 @@ class CheckedBody(httpx.SyncByteStream, httpx.AsyncByteStream):
             return chunk
         self._arrived += len(chunk)
         self._end.feed(chunk)
-        return chunk if self._started else self._begin(chunk)
+        return self._passed(chunk if self._started else self._begin(chunk), last=self._end.reached)
+
+    def _passed(self, data: bytes, *, last: bool) -> bytes:
+        return self._merged.feed(data, last=last) if self._merged else data
 
     def _begin(self, chunk: bytes) -> bytes:
         """Hold the first event until it is whole, for an error in it. The comments before it pass at once."""
