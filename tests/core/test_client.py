@@ -218,10 +218,10 @@ class TestOptions:
         with pytest.raises(ValueError, match="transport must be httpx or aiohttp, not 'requests'"):
             create_async_client(GatewayConfig(account_id="acct", api_key="key"), transport="requests")  # type: ignore[arg-type]
 
-    def test_both_factories_take_the_same_options_except_transport(self) -> None:
+    def test_both_factories_take_the_same_options_except_those_of_async_clients(self) -> None:
         sync, asynchronous = (inspect.signature(f).parameters for f in (create_client, create_async_client))
         assert {name: asynchronous[name] for name in sync} == dict(sync)
-        assert set(asynchronous) - set(sync) == {"transport"}
+        assert set(asynchronous) - set(sync) == {"transport", "merge_chunks"}
 
     def test_headers_in_http_options_reach_the_gateway(
         self, call: Call, gateway: Loopback, config_at: ConfigAt
