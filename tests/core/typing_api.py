@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import Any, assert_type
+from typing import Any, Literal, assert_type
 
 import httpx2
 import openai
@@ -41,6 +41,8 @@ assert_type(config.client_key, str)
 assert_type(config.model, str | None)
 assert_type(config.thinking, bool | None)
 assert_type(config.adapt, bool)
+assert_type(config.fallback, Literal["direct"] | None)
+assert_type(config.direct_endpoint, str)
 GatewayConfig(api_key=SecretStr("key"), gateway_token=SecretStr("token"))
 GatewayConfig(api_key=1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
@@ -49,6 +51,8 @@ assert_type(create_client(), openai.OpenAI)
 assert_type(create_client(config, route="compat", http_options={"proxy": None}, timeout=3.0), openai.OpenAI)
 assert_type(create_client(timeout=openai.Timeout(5), max_retries=0, default_headers=headers), openai.OpenAI)
 assert_type(create_async_client(config, transport="aiohttp", default_query={"q": 1}), openai.AsyncOpenAI)
+assert_type(create_async_client(transport="aiohttp", merge_chunks=True, fallback="direct"), openai.AsyncOpenAI)
+create_client(fallback="compat")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 create_client(route="universal")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 assert_type(create_client(api_key="key", thinking=False, adapt=None, model="deepseek-flash"), openai.OpenAI)
 create_client(thinking="off")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
