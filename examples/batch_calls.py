@@ -62,7 +62,7 @@ class Caller:
         self.stopping = False
         self._fell = 0.0
         hooks = {"event_hooks": {"response": [self._note]}}
-        self.client = create_async_client(config, transport="aiohttp", max_retries=8, http_options=hooks)
+        self.client = create_async_client(config, max_retries=8, http_options=hooks)
 
     async def answers(self, lines: Iterable[Line]) -> AsyncGenerator[tuple[Line, GatewayCall]]:
         """Give the lines of the output as the answers come in. Once `stopping` is true, no further line is asked."""

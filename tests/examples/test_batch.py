@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from deepseek_gateway.emulator import Emulator
     from deepseek_gateway.emulator._wire import ReceivedRequest
 
-pytest.importorskip("aiohttp")
 pytest.importorskip("rich")
 
 INPUT, OUTPUT = Path("input.jsonl"), Path("output.jsonl")
@@ -195,7 +194,7 @@ def test_refused_line_becomes_a_response_with_its_status(run: Callable[..., str]
 
 @pytest.mark.parametrize(
     ("failure", "code"),
-    [({"cut_after": 20}, "APIConnectionError"), ({"cut_after": 20, "clean": True}, "JSONDecodeError")],
+    [({"reset": True}, "APIConnectionError"), ({"cut_after": 20, "clean": True}, "JSONDecodeError")],
 )
 def test_lost_line_becomes_an_error(
     batch_calls: Any, gateway_emulator: Emulator, failure: dict[str, Any], code: str
