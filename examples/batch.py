@@ -50,8 +50,8 @@ async def ask(lines: list[Line], output: Path, bar: Bar, most: int) -> None:
 
     def finish(*_: object) -> None:
         caller.stopping = True
-        bar.console.print("Waiting for the calls under way. Press Ctrl-C again to give them up.")
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        bar.console.print("Waiting for the calls under way. Press Ctrl-C again to give them up.")
 
     signal.signal(signal.SIGINT, finish)
     with output.open("a", encoding="utf-8", buffering=1) as file:

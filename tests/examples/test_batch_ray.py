@@ -29,7 +29,6 @@ INPUT, OUTPUT = Path("input.jsonl"), Path("output.jsonl")
 @pytest.fixture(autouse=True)
 def quiet_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-    monkeypatch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 
 def write(count: int) -> None:
@@ -78,13 +77,18 @@ def test_two_thousand_lines_are_answered_once_each_although_a_worker_is_killed(
     run("batch_ray.py", INPUT, OUTPUT, "--batch", "50")
     assert killed.is_set()
     assert_complete(2000)
-    assert len(gateway_emulator.requests) < 2000 + 400  # the batches that one worker had, and no more
+    assert 2000 < len(gateway_emulator.requests) < 2000 + 400  # the batches that one worker had, and no more
 
 
 def test_restart_asks_only_what_was_not_written(run: Run, started: Started, gateway_emulator: Emulator) -> None:
     write(300)
-    gateway_emulator.answer_with(lambda _: (len(gateway_emulator.requests) > 150 and reached.set()) or None)
     reached = threading.Event()
+
+    def note(_: ReceivedRequest) -> None:
+        if len(gateway_emulator.requests) >= 150:
+            reached.set()
+
+    gateway_emulator.answer_with(note)
     with started("batch_ray.py", INPUT, OUTPUT, "--batch", "10") as process:
         assert reached.wait(120)
         process.kill()
