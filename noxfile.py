@@ -100,8 +100,8 @@ def matrix() -> list[nox.param]:
 @nox.session
 @nox.parametrize(("python", "openai", "log_level"), matrix())
 def tests(session: nox.Session, openai: str, log_level: str | None) -> None:
-    # The chart and the emulator's page do not depend on openai. They are tested with the newest only.
-    groups = ["benchmarks", "browser"] if openai == OPENAI["newest"] else []
+    # The chart, the emulator's page and the examples of frameworks are tested with the newest openai only.
+    groups = ["benchmarks", "browser", "examples"] if openai == OPENAI["newest"] else []
     session.install("-q", "-e", ".[test]", *group(*groups), f"openai{openai}")
     options = ["-o", f"log_level={log_level}", "tests/core"] if log_level else []
     session.run("pytest", "-q", *options, *session.posargs)
@@ -124,6 +124,13 @@ def integrations(session: nox.Session, packages: str) -> None:
     for selected in (f"({library} or catches) and trap", f"{library} and not trap"):
         # Warnings are ignored: these libraries emit their own and leave event loops open.
         session.run("pytest", "-q", "-n0", "-W", "ignore", "tests/integrations/libraries.py", "-k", selected)
+
+
+@nox.session
+def ray(session: nox.Session) -> None:
+    """Test the batch on Ray, which takes minutes, and is large to install."""
+    session.install("-q", "-e", ".[test]", *group("ray"))
+    session.run("pytest", "-q", "-n0", "tests/examples/test_batch_ray.py")
 
 
 # Tool -> the fixture that it offers, and the versions of openai that use the HTTP library it mocks.
