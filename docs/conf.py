@@ -20,6 +20,8 @@ napoleon_use_rtype = False
 
 html_theme = "furo"
 html_title = "deepseek_gateway"
+html_static_path = ["_static"]
+html_css_files = ["pages.css"]
 html_copy_source = False
 html_show_sphinx = False
 

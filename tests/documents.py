@@ -31,6 +31,11 @@ def blocks(text: str) -> list[tuple[str, str]]:
     return re.findall(r"(?ms)^```(\S*)[^\n]*\n(.*?)^```$", text)
 
 
+def prose(text: str) -> str:
+    """Give a text without its fenced blocks."""
+    return re.sub(r"(?ms)^```.*?^```$", "", text)
+
+
 def file_name(code: str) -> str | None:
     """Give the name of the file that a snippet is, which its first line says in a comment."""
     named = re.match(r"# (\w+\.py)\n", code)

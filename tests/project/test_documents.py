@@ -13,7 +13,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
-from documents import DOCUMENTS, PAGES, README, ROOT, blocks, file_name
+from documents import DOCUMENTS, PAGES, README, ROOT, blocks, file_name, prose
 
 from deepseek_gateway.emulator import Emulator
 
@@ -132,8 +132,7 @@ def test_every_block_of_a_document_is_executed_or_a_directive() -> None:
     assert [name for name, language, _ in BLOCKS if language == "text"] == ["how-it-works"]  # a diagram
     tested = re.compile(r"(git diff \| )?deepseek-gateway |curl |pytest --record-mode=rewrite$")
     assert [command for _, command in COMMANDS if not tested.match(command)] == []
-    outside = {name: re.sub(r"(?ms)^```.*?^```$", "", text) for name, text in PAGES.items()}
-    assert [name for name, text in outside.items() if re.search(r"\n\n {4}\S", text)] == []
+    assert [name for name, text in PAGES.items() if re.search(r"\n\n {4}\S", prose(text))] == []
 
 
 def test_no_snippet_and_no_command_stands_twice() -> None:
@@ -155,7 +154,7 @@ def test_command_runs_as_a_module() -> None:
 
 class TestReadme:
     def test_introduction_has_the_two_set_up_commands(self) -> None:
-        assert re.findall(r"^    (.*)$", README.partition("\n## ")[0], re.MULTILINE) == [
+        assert re.findall(r"(?m)^    (.*)$", prose(README)) == [
             "python3 -m venv .venv && .venv/bin/pip install -q -e '.[all]' && .venv/bin/deepseek-gateway demo",
             "python3 -m venv .venv && .venv/bin/pip install -q -e '.[test]' && .venv/bin/pytest",
         ], ".ci/run runs these two commands"
@@ -177,7 +176,7 @@ class TestLinks:
     @staticmethod
     def anchors(text: str) -> set[str]:
         """Give the anchors that GitHub and MyST make of the headings."""
-        headings = re.findall(r"(?m)^#+ (.+)$", re.sub(r"(?ms)^```.*?^```$", "", text))
+        headings = re.findall(r"(?m)^#+ (.+)$", prose(text))
         return {re.sub(r"[^\w -]", "", heading).strip().lower().replace(" ", "-") for heading in headings}
 
     @pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.relative_to(ROOT).as_posix())
