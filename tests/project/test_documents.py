@@ -73,8 +73,8 @@ def test_files_of_a_document_pass_as_tests(
     with Emulator() as live, monkeypatch.context() as environment:
         for variable, value in live.environ.items():
             environment.setenv(variable, value)
-        result = pytester.runpytest_subprocess("-W", "error", "--record-mode=rewrite")
-        result.assert_outcomes(passed=count)
+        for options in [line.split()[1:] for name, line in COMMANDS if name == document and line.startswith("pytest ")]:
+            pytester.runpytest_subprocess("-W", "error", *options).assert_outcomes(passed=count)
     pytester.runpytest_subprocess("-W", "error").assert_outcomes(passed=count)
 
 
