@@ -12,7 +12,7 @@ import nox
 
 nox.options.default_venv_backend = "venv"
 nox.options.reuse_existing_virtualenvs = True
-nox.options.sessions = ["lint", "types", "package", "tests"]
+nox.options.sessions = ["lint", "types", "docs", "package", "tests"]
 
 PROJECT = nox.project.load_toml("pyproject.toml")
 OPENAI = {"floor": "==1.66.0", "last 2": ">=2,<3", "3.0": "==3.0.0", "newest": ">=3,<4"}
@@ -30,11 +30,22 @@ def runs(python: str) -> bool:
         return False
 
 
+def tracked() -> list[str]:
+    return subprocess.run(["git", "ls-files"], capture_output=True, text=True, check=True).stdout.split()
+
+
+# A browser loads these files by itself. Links to other sites are fine.
+LOADED = re.compile(
+    r"""<(?:script|img|iframe|link)\b[^>]*?(?:src|href)="(?:https?:)?//|@import|url\(["']?(?:https?:)?//"""
+)
+
+
 @nox.session
 def lint(session: nox.Session) -> None:
     session.install("-q", *group("lint"))
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
+    session.run("codespell", *tracked())
 
 
 @nox.session
@@ -43,6 +54,18 @@ def types(session: nox.Session) -> None:
     session.run("mypy")
     session.run("pyright")
     session.run("pyright", "--verifytypes", "deepseek_gateway", "--ignoreexternal")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documents in `build/docs`, and check that their pages load nothing from elsewhere."""
+    session.install("-q", "-e", ".[emulator,testing]", *group("docs"))
+    built = Path("build/docs")
+    shutil.rmtree(built, ignore_errors=True)
+    session.run("sphinx-build", "-q", "-W", "--keep-going", "-d", session.create_tmp(), "docs", str(built))
+    for file in (*built.rglob("*.html"), *built.rglob("*.css")):
+        if found := LOADED.search(file.read_text("utf-8")):
+            session.error(f"{file} loads a file from elsewhere: {found.group()}")
 
 
 @nox.session
@@ -57,13 +80,12 @@ def package(session: nox.Session) -> None:
     session.run("python", "-m", "build", "-q", "--no-isolation", "--outdir", str(built), silent=True)
     (wheel,), (sdist,) = built.glob("*.whl"), built.glob("*.tar.gz")
     session.run("twine", "check", "--strict", str(wheel), str(sdist), silent=True)
-    tracked = subprocess.run(["git", "ls-files"], capture_output=True, text=True, check=True).stdout.split()
-    expected = {name for name in tracked if name.startswith("deepseek_gateway/")}
+    expected = {name for name in tracked() if name.startswith("deepseek_gateway/")}
     with zipfile.ZipFile(wheel) as archive:
         packed = {name for name in archive.namelist() if ".dist-info/" not in name}
     if packed != expected:
         session.error(f"the wheel differs from the tracked package in {sorted(packed ^ expected)}")
-    expected = {name for name in tracked if not name.startswith((".ci/", ".github/", ".pre-commit"))}
+    expected = {name for name in tracked() if not name.startswith((".ci/", ".github/", ".pre-commit"))}
     with tarfile.open(sdist) as archive:
         packed = {name.partition("/")[2] for name in archive.getnames()} - {"PKG-INFO"}
     if packed != expected:
@@ -108,16 +130,16 @@ def tests(session: nox.Session, openai: str, log_level: str | None) -> None:
 
 
 def libraries() -> list[nox.param]:
-    """Read README's table of libraries: the packages of each row with their versions, and openai's."""
-    readme = Path("README.md").read_text("utf-8")
-    rows = re.findall(r"(?m)^\| ([\w\[\]-]+ [\d.]+(?:, [\w\[\]-]+ [\d.]+)*) \| ([\d.]+) \| `", readme)
+    """Read the table of libraries: the packages of each row with their versions, and openai's."""
+    page = Path("docs/integrations.md").read_text("utf-8")
+    rows = re.findall(r"(?m)^\| ([\w\[\]-]+ [\d.]+(?:, [\w\[\]-]+ [\d.]+)*) \| ([\d.]+) \| `", page)
     return [nox.param(f"{packages}, openai {openai}", id=packages.split()[0]) for packages, openai in rows]
 
 
 @nox.session
 @nox.parametrize("packages", libraries())
 def integrations(session: nox.Session, packages: str) -> None:
-    """Test README's table of libraries, each in its own environment, because they need different versions of openai."""
+    """Test the table of libraries, each in its own environment, because they need different versions of openai."""
     session.install("-q", "-e", ".[test]", *(each.replace(" ", "==") for each in packages.split(", ")))
     library = packages.split(maxsplit=1)[0]
     # Two processes, because some libraries read variables when they are imported.
@@ -206,10 +228,10 @@ UNDECLARED = {"shell-gpt": ["click"], "open-interpreter": ["setuptools<81"]}
 @nox.session(python=nox.project.python_versions(PROJECT)[0])  # aider needs a Python before 3.13
 @nox.parametrize(
     ("program", "registry"),
-    re.findall(r"(?m)^\| ([\w-]+ [\d.]+) \| (PyPI|npm) \|", Path("README.md").read_text("utf-8")),
+    re.findall(r"(?m)^\| ([\w-]+ [\d.]+) \| (PyPI|npm) \|", Path("docs/command-line.md").read_text("utf-8")),
 )
 def programs(session: nox.Session, program: str, registry: str) -> None:
-    """Test README's table of programs, each in an environment of its own, which is removed afterwards."""
+    """Test the table of programs, each in an environment of its own, which is removed afterwards."""
     name, version = program.split()
     session.install("-q", "-e", ".[test]")
     folder = Path(session.create_tmp()).resolve() / registry

@@ -54,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--rounds", type=_count, metavar="N", help="rounds of most rows (default: 9)")
     add("--json", type=Path, metavar="FILE", help="write the results as JSON")
     add("--chart", type=Path, metavar="FILE", help="draw the results as SVG")
-    add("--markdown", action="store_true", help="print README's table of speed")
+    add("--markdown", action="store_true", help="print the table of docs/performance.md")
     add("--from", type=Path, metavar="FILE", dest="source", help="measure nothing; show the results in this file")
     add("--openai", nargs="+", metavar="VERSION", help="openai versions: all rows with the first, handshakes with each")
     add("--venvs", type=Path, metavar="DIR", default=CACHE, help="folder of the environments (default: %(default)s)")

@@ -110,16 +110,16 @@ def table(results: Results) -> str:
     return "\n\n".join(filter(None, [*parts, "\n".join(notes)]))
 
 
-README_ROWS = (
+SHOWN_ROWS = (
     *("client-sync", "memory-sync", "idle-clients", "handshakes", "handshakes-streamed", "streams-connections"),
     *("call", "call-compat", "chunk", "prompt-compat", "together", "together-aiohttp", "history", "import-added"),
 )
 
 
 def markdown(results: Results) -> str:
-    """Write README's table of speed. The table shows some of the rows."""
+    """Write the table of docs/performance.md. The table shows some of the rows."""
     lines = ["| what | bare `openai` | here | compared, with the range of the rounds | target |", "| --- " * 5 + "|"]
-    for name in README_ROWS:
+    for name in SHOWN_ROWS:
         if row := results["rows"].get(name):
             target = row["target"] + ("" if row["met"] else ": missed")
             lines.append(

@@ -106,7 +106,7 @@ def create_http_client(
         **settings: Any field of `GatewayConfig`, as for `create_client()`.
 
     Returns:
-        A synchronous client of the HTTP library that openai uses: httpx, or httpx2 with openai 3.
+        A synchronous client of the HTTP library that openai uses, which is httpx, or httpx2 with openai 3.
 
     Raises:
         ConfigError: Settings are missing or malformed.
@@ -132,7 +132,7 @@ def create_async_http_client(
         **settings: Any field of `GatewayConfig`, as for `create_client()`.
 
     Returns:
-        An asynchronous client of the HTTP library that openai uses: httpx, or httpx2 with openai 3.
+        An asynchronous client of the HTTP library that openai uses, which is httpx, or httpx2 with openai 3.
 
     Raises:
         ConfigError: Settings are missing or malformed.

@@ -18,11 +18,13 @@ class LongHistory(TypedDict):
 def long_history(messages: Iterable[Any], **extra_body: Any) -> LongHistory:
     """Send a conversation without the SDK's walk over every message, which can take longer than the call itself.
 
+    Pass the result on::
+
         client.chat.completions.create(model="deepseek-flash", **long_history(messages))
 
     The SDK transforms `messages` piece by piece, to no effect for chat messages, and takes `extra_body` as it is. So
-    the messages travel in `extra_body`, and the same JSON is sent. README says how much faster it is. Type checkers no
-    longer see the messages, and `create()` must get no other `extra_body`: pass its members here.
+    the messages travel in `extra_body`, and the same JSON is sent. `docs/performance.md` says how much faster it is.
+    Type checkers no longer see the messages, and `create()` must get no other `extra_body`: pass its members here.
 
     Args:
         messages: The `messages` for `create()`: dictionaries, or the SDK's own message objects.

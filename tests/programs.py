@@ -1,4 +1,4 @@
-"""README's table of programs: each one asks a question through `deepseek-gateway run`, with a key stored at Cloudflare.
+"""Each program of the documents asks a question through `deepseek-gateway run`, with a key stored at Cloudflare.
 
 These tests are not collected with the rest, because each program needs an environment of its own. `nox -s programs`
 makes the environments, and says in PROGRAM_PATH where a program is.
@@ -10,18 +10,23 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+from documents import PAGES
 
 from deepseek_gateway.emulator import Emulator
 
-README = (Path(__file__).parents[1] / "README.md").read_text("utf-8")
+if TYPE_CHECKING:
+    from pathlib import Path
+
 WRITTEN = {
     (registry, name): command
-    for name, registry, command in re.findall(r"(?m)^\| ([\w-]+) [\d.]+ \| (PyPI|npm) \| `(.+)` \|$", README)
+    for name, registry, command in re.findall(
+        r"(?m)^\| ([\w-]+) [\d.]+ \| (PyPI|npm) \| `(.+)` \|$", PAGES["command-line"]
+    )
 }
-"""Registry and distribution name -> the command in README."""
+"""Registry and distribution name -> the command in the documents."""
 
 FILES = {
     "my_program.py": """

@@ -1,18 +1,17 @@
-"""README's table of other libraries, and what the programs of every library share.
+"""The documents' table of other libraries, and what the programs of every library share.
 
-Each module of this folder has the programs of one library, and in `__all__` the names that README's code uses.
-`libraries.py` runs them. A program gets what README's code makes.
+Each module of this folder has the programs of one library, and in `__all__` the names that the code of the table uses.
+`libraries.py` runs them. A program gets what that code makes.
 """
 
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import NamedTuple
 
+from documents import PAGES
 from pydantic import BaseModel
 
-README = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
 QUESTION = "What is the weather in Lisbon?"
 MESSAGES = [{"role": "user", "content": QUESTION}]
 
@@ -42,7 +41,7 @@ WEATHER = {
 
 
 class Written(NamedTuple):
-    """One row of README's table."""
+    """One row of the table."""
 
     versions: dict[str, str]
     """The library, the packages that its programs need besides it, and openai, each with its version."""
@@ -52,7 +51,8 @@ class Written(NamedTuple):
 
 def written() -> dict[str, Written]:
     """Read the table: the first package of a row -> the row."""
-    rows = re.findall(r"(?m)^\| ([\w\[\]-]+ [\d.]+(?:, [\w\[\]-]+ [\d.]+)*) \| ([\d.]+) \| (`.+`) \| (.*) \|$", README)
+    form = r"(?m)^\| ([\w\[\]-]+ [\d.]+(?:, [\w\[\]-]+ [\d.]+)*) \| ([\d.]+) \| (`.+`) \| (.*) \|$"
+    rows = re.findall(form, PAGES["integrations"])
     return {
         packages.split()[0]: Written(
             dict(each.split() for each in f"{packages}, openai {openai}".split(", ")),

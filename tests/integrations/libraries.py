@@ -1,4 +1,4 @@
-"""Each library of README's table calls through the gateway, and never past it.
+"""Each library of the documents' table calls through the gateway, and never past it.
 
 These tests are not collected with the rest, because one environment cannot hold all the libraries.
 `nox -s integrations` runs each library in its own environment.
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from deepseek_gateway import GatewayConfig
 
-# The function of a program -> the remark in README's table on a library that cannot do this.
+# The function of a program -> the remark in the table on a library that cannot do this.
 PROGRAMS = {
     "ask": "no synchronous calls",
     "ask_async": "no asynchronous calls",
@@ -93,7 +93,7 @@ def hosts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
 
 
 def run(code: list[str], config: GatewayConfig, programs: Any) -> list[Any]:
-    """Run README's code with the imports of the programs. Give the values of its expressions, or else its variables."""
+    """Run the table's code with the imports of the programs. Give the values of its expressions or its variables."""
     names = vars(programs) | {
         "config": config,
         "client": create_client(config),
@@ -137,11 +137,11 @@ def test_library_calls_through_gateway(
 ) -> None:
     versions, code, remarks = WRITTEN[library]
     for name, version in versions.items():
-        assert metadata.version(name.partition("[")[0]) == version, f"README names another version of {name}"
+        assert metadata.version(name.partition("[")[0]) == version, f"the documents name another version of {name}"
     programs = import_module(f"integrations.{LIBRARIES[library]}")
     function = getattr(programs, program, None)
     if program in PROGRAMS:
-        assert (function is None) == (PROGRAMS[program] in remarks), f"README's remarks are {remarks!r}"
+        assert (function is None) == (PROGRAMS[program] in remarks), f"the remarks in the documents are {remarks!r}"
     if function is None:
         pytest.skip("this library has no such calls")
     exchanges: list[Any] = []

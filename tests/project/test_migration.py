@@ -1,16 +1,15 @@
-"""README's tables for programs written for OpenAI are true: each row is executed with the emulator."""
+"""The documents' tables for programs written for OpenAI are true: each row is executed with the emulator."""
 
 from __future__ import annotations
 
 import asyncio
-import re
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import openai
 import pydantic
 import pytest
+from documents import PAGES, README, section, tables
 
 import deepseek_gateway
 from deepseek_gateway import create_client, record_calls
@@ -22,10 +21,10 @@ if TYPE_CHECKING:
 
     Use = Callable[[openai.OpenAI], Any]
 
-SECTION = (Path(__file__).parents[2] / "README.md").read_text("utf-8").partition("\n## Coming from OpenAI\n")[2]
-TRANSLATED, NOT_TRANSLATED, CONSTRUCTORS = (
-    dict(re.findall(r"(?m)^\| (.+?) \| (.+) \|$", table.partition("| --- |")[2]))
-    for table in re.findall(r"(?:^\|.+\n)+", SECTION.partition("\n## ")[0], re.MULTILINE)
+PAGE = PAGES["coming-from-openai"]
+(TRANSLATED,), (NOT_TRANSLATED,), (CONSTRUCTORS, *_) = (
+    [{row[0]: row[-1] for row in table} for table in tables(text)]
+    for text in (section(README, "What is translated"), section(PAGE, "What is not translated"), PAGE)
 )
 """First column of each table -> the rest of the row."""
 
@@ -70,7 +69,7 @@ def thoughts(client: openai.OpenAI) -> str | None:
     return getattr(ask(client).choices[0].message, "reasoning_content", None)
 
 
-# Name in README -> settings, what the program does, whether the result is right.
+# Name in the table -> settings, what the program does, whether the result is right.
 # Without the translation the program is refused, or its result is wrong.
 PROGRAMS: dict[str, tuple[dict[str, Any], Use, Callable[[Any], bool]]] = {
     "developer": ({}, lambda client: ask(client, messages=[{"role": "developer", "content": "Hi"}]), bool),
