@@ -2,6 +2,8 @@
 
 import sys
 
+_OF_THE_COMMAND_LINE = {"typer", "rich", "click", "uvicorn", "h11"}
+
 
 def main() -> None:
     """Run the command line, or say which extra is missing and exit with status 2."""
@@ -10,13 +12,13 @@ def main() -> None:
 
         app(prog_name="deepseek-gateway")
     except ModuleNotFoundError as error:
-        missing = (error.name or "").partition(".")[0]
-        if "pip install" in str(error):  # the emulator says so itself
-            sys.stderr.write(f"{error}\n")
-        elif missing in {"typer", "rich", "click", "uvicorn", "h11"}:
-            sys.stderr.write("The command line is an extra of its own: pip install 'deepseek-gateway[cli]'\n")
-        else:
+        for_emulator = "deepseek-gateway[emulator]" in str(error)  # the emulator says so itself
+        if not for_emulator and (error.name or "").partition(".")[0] not in _OF_THE_COMMAND_LINE:
             raise
+        from .cli.installation import extra_command  # noqa: PLC0415  # only this message needs it
+
+        extra = "emulator" if for_emulator else "cli"
+        sys.stderr.write(f"This command needs the extra `{extra}`: {extra_command(extra)}\n")
         sys.exit(2)
     except KeyboardInterrupt:  # before a command could begin
         sys.exit(130)

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from deepseek_gateway._config import look_up
 from deepseek_gateway.cli.app import app
-from deepseek_gateway.cli.doctor import LOCAL_CHECKS, NETWORK_CHECKS, Case, Judgement, diagnose
+from deepseek_gateway.cli.doctor import FALLBACK_CHECK, LOCAL_CHECKS, NETWORK_CHECKS, Case, diagnose
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import pytest
 
     from deepseek_gateway import GatewayConfig
+    from deepseek_gateway.cli.computer import Judgement
 
 COMMAND = [sys.executable, "-m", "deepseek_gateway"]
 
@@ -72,7 +73,7 @@ def examine(**options: Any) -> dict[str, Judgement]:
     """Run every check of `doctor` with the settings in the environment."""
     settings, env_file = options.pop("settings", {}), options.pop("env_file", ...)
     results = diagnose(Case(findings=look_up(env_file=env_file, **settings), **options))
-    assert list(results) == [*LOCAL_CHECKS, *NETWORK_CHECKS]
+    assert list(results) == [*LOCAL_CHECKS, *NETWORK_CHECKS, FALLBACK_CHECK]
     return results
 
 

@@ -150,3 +150,10 @@ def events(emulator: Emulator, last: str = "") -> Iterator[Events]:
         yield stream
     finally:
         stream.close()
+
+
+def parts_of(emulator: Emulator, number: int = 1) -> list[dict[str, Any]]:
+    """Return the parts of an exchange that has ended, as the page shows them."""
+    with events(emulator) as stream:
+        stream.ended(number)
+    return json.loads(send(emulator, f"/_exchanges/{number}").body)

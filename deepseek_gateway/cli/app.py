@@ -20,15 +20,22 @@ from .run import run
 from .serve import serve
 
 app: typer.Typer = typer.Typer(
-    cls=Commands, add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False
+    cls=Commands,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+_STATUS = "Exit status: 0 success; 1 {}; 2 wrong usage or a missing extra; 130 interrupted."
+_REFUSED = _STATUS.format("the settings are wrong, or the service refused the request")
+_NOT_SERVED = _STATUS.format("it cannot serve")
 _EMULATOR_HINT = "\nTo try it without an account: deepseek-gateway ask --emulator 'What is Cloudflare?'"
 
 
 def _show_version(wanted: bool) -> None:  # noqa: FBT001  # Typer calls it so
     if wanted:
-        from .doctor import installed  # noqa: PLC0415  # only --version and doctor need it
+        from .computer import installed  # noqa: PLC0415  # only --version and doctor need it
 
         versions = installed()
         ours = versions.get("deepseek-gateway", "(not installed)")
@@ -36,7 +43,7 @@ def _show_version(wanted: bool) -> None:  # noqa: FBT001  # Typer calls it so
         raise typer.Exit
 
 
-@app.callback()
+@app.callback(epilog=_REFUSED)
 def deepseek_gateway(
     *,
     version: Annotated[
@@ -46,13 +53,10 @@ def deepseek_gateway(
     """DeepSeek through Cloudflare AI Gateway, with a stock OpenAI client.
 
     Settings come from options, then the environment, then the nearest .env file.
-
-    Exit status: 0 success; 1 the settings are wrong, or the service refused the request; 2 wrong usage; 130
-    interrupted.
     """
 
 
-@app.command()
+@app.command(epilog=_REFUSED)
 def ask(  # noqa: PLR0913  # one parameter for each option
     prompt: Annotated[
         str | None, typer.Argument(metavar="PROMPT", help="The question; without it or with -, stdin is read.")
@@ -129,18 +133,16 @@ def _pair(text: str) -> tuple[str, str]:
     return key, value
 
 
-app.command()(serve)
+app.command(epilog=_NOT_SERVED)(serve)
 app.command(context_settings={"allow_interspersed_args": False})(run)
 
 
-@app.command()
+@app.command(epilog=_STATUS.format("a check failed"))
 def doctor(  # noqa: PLR0913  # one parameter for each option
     *,
     model: ModelOption = None,
     offline: Annotated[bool, typer.Option("--offline", help="Open no connection.")] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object: settings, checks, summary and exit_status.")
-    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, as described above.")] = False,
     route: RouteOption = None,
     env_file: EnvFileOption = None,
     endpoint: EndpointOption = None,
@@ -148,11 +150,13 @@ def doctor(  # noqa: PLR0913  # one parameter for each option
 ) -> None:
     """Check settings, network, gateway and key, each with its remedy.
 
-    Shows every setting and its origin; secrets are shown only by their length. Costs at most one short completion,
-    and none with --offline. The exit status is 1 if a check failed.
-    """
-    from rich.console import Console  # noqa: PLC0415  # usage errors do not need it
+    Failures come first. Then it shows every setting and its origin; secrets are shown only by their length. Costs at
+    most one short completion, and none with --offline.
 
+    --json prints one object. Names are only added, never changed: "settings" (name, variable, secret, value, length,
+    origin), "checks" (name, group, verdict, found, remedy), "summary" and "exit_status". A verdict is pass, warn, fail
+    or skip.
+    """
     from . import report  # noqa: PLC0415  # only this command needs it
     from .doctor import Case, diagnose  # noqa: PLC0415  # likewise
 
@@ -163,13 +167,13 @@ def doctor(  # noqa: PLR0913  # one parameter for each option
     if as_json:
         typer.echo(report.as_json(findings, results))
     else:
-        report.print_report(findings, results, Console(highlight=False))
+        report.print_report(findings, results)
     if debug and "probe" in vars(case):  # the completion was made
         typer.echo(case.probe.traceback, err=True, nl=False)
     raise typer.Exit(report.exit_status(results))
 
 
-@app.command()
+@app.command(epilog=_STATUS.format("a step failed"))
 def demo(
     *,
     live: Annotated[
@@ -180,23 +184,21 @@ def demo(
     endpoint: EndpointOption = None,
     debug: DebugOption = False,  # noqa: ARG001  # every command takes it
 ) -> None:
-    """Call every route on a local emulator; no account is needed.
+    """Show what the library does, on a local emulator.
 
-    Shows what each step sent and what came back. The exit status is 0 if every step succeeded. With --live, --route
-    chooses a single route.
+    No account is needed. Makes the same call on every route, and shows a stream, a cache hit, an error with its
+    remedy, a retry and structured output. With --live, your own settings are used for the routes that they reach and
+    for a stream.
     """
     if not live and (route or env_file or endpoint):
         raise typer.BadParameter("--route, --env-file and --endpoint need --live: the emulator takes no settings")
     config = load_settings(route, env_file, endpoint)[0] if live else None
-    from rich.console import Console  # noqa: PLC0415  # usage errors do not need it
-
     from .demo import run_live, run_on_emulator  # noqa: PLC0415  # they import openai
 
-    console = Console(highlight=False, soft_wrap=True)
-    raise typer.Exit(run_live(config, console, only=route) if config else run_on_emulator(console))
+    raise typer.Exit(run_live(config, only=route) if config else run_on_emulator())
 
 
-@app.command("emulator")
+@app.command("emulator", epilog=_NOT_SERVED)
 def serve_emulator(  # noqa: PLR0913  # one parameter for each option
     *,
     port: Annotated[

@@ -83,7 +83,7 @@ class Display:
         if thinking:
             self._open_thinking = thinking
             thinking = printable(thinking) if sys.stderr.isatty() else thinking
-            typer.secho(thinking, err=True, nl=False, dim=styled() or None)
+            typer.secho(thinking, err=True, nl=False, dim=styled(sys.stderr) or None)
         if text:
             self._end_thinking()
             self._open_text = text

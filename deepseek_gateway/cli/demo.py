@@ -1,179 +1,175 @@
-"""The command `demo`: every route, credential, flavour and way to answer, once each."""
+"""The command `demo`: what the library does, on one screen."""
 
 from __future__ import annotations
 
 import asyncio
-import json
-from dataclasses import asdict, dataclass, field, replace
-from itertools import product
-from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+import logging
+from dataclasses import asdict, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeAlias, cast, get_args
 
-from openai import OpenAIError
-from rich.text import Text
+import typer
+from openai import AuthenticationError, OpenAIError
+from pydantic import BaseModel
 
+from deepseek_gateway._calls import logger, record_calls
 from deepseek_gateway._client import create_async_client, create_client
-from deepseek_gateway._request import model_on, request_facts
-from deepseek_gateway._settings import DEFAULT_MODEL, SETTINGS, VARIABLE, Route
+from deepseek_gateway._headers import gateway_headers
+from deepseek_gateway._request import request_facts
+from deepseek_gateway._settings import DEFAULT_MODEL, SETTINGS, VARIABLE, Route, problems_in
 
-from .ask import Answer, arguments
-from .options import printable, without_secrets
+from .ask import Answer
+from .options import print_beside, printable, without_secrets
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from rich.console import Console
+    from collections.abc import Callable, Iterable, Iterator
 
     from deepseek_gateway._config import GatewayConfig
+    from deepseek_gateway.emulator import Emulator
 
-_PROMPT = "What is Cloudflare? Answer in one sentence."
+Step: TypeAlias = "tuple[str, Callable[[], Iterable[str]], GatewayConfig]"
+
+_QUESTION: Any = {"model": DEFAULT_MODEL, "messages": [{"role": "user", "content": "What is Cloudflare?"}]}
 _CREDENTIALS = ("Authorization", "cf-aig-authorization")
+_ROUTES: tuple[Route, ...] = get_args(Route)
 
 
-@dataclass
-class Step:
-    """One call of the demo, with what it sent and what came back."""
+class Company(BaseModel):
+    """The answer that the last step asks for."""
 
-    config: GatewayConfig
-    flavour: str
-    streamed: bool
-    url: str = ""
-    credentials: tuple[str, ...] = ()
-    model: str | None = None
-    answer: Answer = field(default_factory=Answer)
-    failure: str = ""
-
-    def __str__(self) -> str:
-        """Say what the step shows."""
-        own = self.config.api_key and self.config.route != "rest"  # which never sends it
-        key = "own DeepSeek key" if own else "key stored at Cloudflare"
-        return f"{self.config.route} route, {key}, {self.flavour}, {'streamed' if self.streamed else 'plain'}"
-
-    def on_request(self, request: Any) -> None:
-        """Note what is sent; of the credentials, only the names."""
-        self.url = str(request.url)
-        self.credentials = tuple(name for name in _CREDENTIALS if name in request.headers)
-        self.model = request_facts(request, self.config).model
+    name: str
+    founded: int
 
 
-def run_on_emulator(console: Console) -> int:
-    """Take every step on a local emulator; return the exit status."""
+def run_on_emulator() -> int:
+    """Take every step on a local emulator, and return the exit status."""
     from deepseek_gateway.emulator import Emulator  # noqa: PLC0415  # it needs the extra
 
-    with Emulator() as emulator:
-        console.print(f"A local emulator at {emulator.url} answers in place of Cloudflare and DeepSeek.")
-        console.print("Nothing leaves this machine, and the answers are made up.\n")
-        configs = [
-            emulator.config(route="provider"),
-            emulator.config(route="provider", api_key=None),
-            emulator.config(route="compat"),
-            emulator.config(route="compat", api_key=None),
-            emulator.config(route="rest", api_key=None),
-        ]
-        status = walk(steps_for(configs), console)
-    console.print("\nThe local emulator answered every step. To go live, set in the environment or in .env:\n")
+    quiet = logging.NullHandler()  # the error texts have the remedies as well
+    logger.addHandler(quiet)
+    try:
+        with Emulator() as emulator:
+            typer.echo("A local emulator answers in place of Cloudflare and DeepSeek. No account is needed.\n")
+            status = take(steps_on(emulator))
+    finally:
+        logger.removeHandler(quiet)
+    typer.echo("\nTo go live, set these in the environment or in .env. Then: deepseek-gateway demo --live")
     for setting in SETTINGS:
         if setting.field in {"account_id", "api_key", "gateway_token"}:
-            console.print(f"  {setting.variables[0]:<24}{setting.meaning}", markup=False)
-    console.print("\nThen run:\n\n  deepseek-gateway demo --live")
+            print_beside(f"  {setting.variables[0]:<23}", setting.meaning.partition(",")[0])
     return status
 
 
-def run_live(config: GatewayConfig, console: Console, *, only: Route | None = None) -> int:
-    """Take every step that a person's own settings allow, or those of one route; return the exit status."""
-    routes: tuple[Route, ...] = ("provider", "compat", "rest")
-    skipped: list[str] = []
-    if only:
-        routes = (only,)
-    elif config.endpoint:
-        kinds: list[tuple[Route, ...]] = [("provider", "compat"), ("rest",)]
-        routes, others = reversed(kinds) if config.route == "rest" else kinds
-        skipped.append(f"{' and '.join(others)}, because {VARIABLE['endpoint']} is for {' and '.join(routes)}")
-    elif not config.gateway_token:
-        routes = ("provider", "compat")
-        skipped.append(f"rest, which needs {VARIABLE['gateway_token']}")
-    if config.api_key and config.gateway_token and "provider" in routes:
-        skipped.append(f"a key stored at Cloudflare, which is used when {VARIABLE['api_key']} is not set")
-    configs = [replace(config, route=route) for route in routes]
-    hosts = sorted({urlsplit(each.base_url).netloc for each in configs})
-    console.print(f"The answers come from {' and '.join(hosts)}.")
-    for reason in skipped:
-        console.print(f"Skipped: {reason}.")
-    console.print()
-    return walk(steps_for(configs), console)
-
-
-def steps_for(configs: Iterable[GatewayConfig]) -> list[Step]:
-    """Make the four steps of each configuration."""
-    return [Step(*case) for case in product(configs, ("sync", "async"), (False, True))]
-
-
-def walk(steps: list[Step], console: Console) -> int:
-    """Take every step and print what happened; return the exit status, which is 1 if a step failed."""
-    failed = 0
-    for number, step in enumerate(steps, 1):
-        console.print(Text(f"{number:>2}/{len(steps)}  {step}", style="bold"))
-        take(step)
-        if step.url:
-            _print(console, "sent", f"POST {step.url}")
-            _print(console, "", f"with {' and '.join(step.credentials) or 'no credential'}; model {step.model}")
-        if step.streamed:
-            _print(console, "came back", f"in {step.answer.chunks} chunks")
-        _print(console, "thinking", step.answer.thinking, "dim")
-        _print(console, "answer", step.answer.text)
-        _print(console, "FAILED", step.failure, "red")
-        failed += bool(step.failure)
-    console.print(f"\n{len(steps) - failed} of {len(steps)} steps succeeded.")
-    return 1 if failed else 0
-
-
-def _print(console: Console, label: str, text: str, style: str = "") -> None:
-    if text:
-        console.print(Text.assemble((f"       {label:<11}", "cyan"), (printable(text), style)))
-
-
-def take(step: Step) -> None:
-    """Make the call of a step and check it."""
-    try:
-        if step.flavour == "sync":
-            _call(step)
+def run_live(config: GatewayConfig, *, only: Route | None = None) -> int:
+    """Call each route that a person's own settings reach, and stream an answer. Return the exit status."""
+    steps: list[Step] = []
+    for route in (only,) if only else _ROUTES:
+        if why_not := "" if only else unreachable(route, config):
+            print_beside("Skipped: ", f"{route}, {why_not}.")
         else:
-            asyncio.run(_call_async(step))
-    except (OpenAIError, json.JSONDecodeError) as error:
-        step.failure = without_secrets(f"{type(error).__name__}: {error}", asdict(step.config))
-        return
-    expected = expected_request(step.config)
-    if (step.credentials, step.model) != expected:
-        step.failure = f"sent {step.credentials}, {step.model} instead of {expected}"
-    elif not step.answer.text:
-        step.failure = "the answer is empty"
-    elif step.streamed and step.answer.chunks == 1:
-        step.failure = "the answer came in one piece, not as a stream"
-    elif not step.answer.thinking and step.config.route == "provider":
-        step.failure = "no thinking came back, which DeepSeek sends by default"
+            steps.append(_call_of(replace(config, route=route)))
+    return take([*steps, _stream_of(config)])
 
 
-def expected_request(config: GatewayConfig) -> tuple[tuple[str, ...], str]:
-    """Say which credential headers and which model name a request should have."""
-    given = (config.bearer, config.route != "rest" and config.gateway_token)
-    names = tuple(name for name, value in zip(_CREDENTIALS, given, strict=True) if value)
-    return names, model_on(config.route, DEFAULT_MODEL)
+def unreachable(route: Route, config: GatewayConfig) -> str:
+    """Say why a route cannot be reached with these settings, if it cannot."""
+    if missing := [name for each in problems_in(asdict(config) | {"route": route}, {}) for name in each.missing]:
+        return f"which needs {' or '.join(missing)}"
+    if config.endpoint and "direct" not in {route, config.route} and (route == "rest") != (config.route == "rest"):
+        return f"because {VARIABLE['endpoint']} is for the route {config.route}"
+    return ""
 
 
-def _call(step: Step) -> None:
-    with create_client(step.config, http_options={"event_hooks": {"request": [step.on_request]}}) as client:
-        create: Any = client.chat.completions.create
-        reply = create(**arguments(prompt=_PROMPT, model=DEFAULT_MODEL, streamed=step.streamed))
-        for chunk in reply if step.streamed else [reply]:
-            step.answer.add(chunk)
+def steps_on(emulator: Emulator) -> list[Step]:
+    """List the steps: a title, what to do, and the settings."""
+    config = emulator.config()
+    return [
+        *(_call_of(emulator.config(route)) for route in _ROUTES),
+        _stream_of(config),
+        ("A cache hit: extra_headers=gateway_headers(cache_key=...)", partial(_cache_hit, config), config),
+        ("An error with its remedy: the token is missing", partial(_error, emulator), config),
+        ("A retry: the gateway does not reach DeepSeek", partial(_retry, emulator), config),
+        ("Structured output: an OpenAI program's parse()", partial(_structured, emulator), config),
+    ]
 
 
-async def _call_async(step: Step) -> None:
-    async def on_request(request: Any) -> None:
-        step.on_request(request)
+def take(steps: list[Step]) -> int:
+    """Take the steps and print what happened. Return the exit status, which is 1 if a step failed."""
+    failed = 0
+    for title, act, config in steps:
+        print_beside(title, "", bold=True)
+        try:
+            for line in act():
+                print_beside("  ", printable(line))
+        except (OpenAIError, ValueError) as error:
+            failed += 1
+            text = printable(without_secrets(f"{type(error).__name__}: {error}", asdict(config)))
+            print_beside("  FAILED  ", text, fg="red")
+    typer.echo(f"\n{len(steps) - failed} of {len(steps)} steps succeeded.")
+    return int(failed > 0)
 
-    async with create_async_client(step.config, http_options={"event_hooks": {"request": [on_request]}}) as client:
-        create: Any = client.chat.completions.create
-        reply = await create(**arguments(prompt=_PROMPT, model=DEFAULT_MODEL, streamed=step.streamed))
-        for chunk in [item async for item in reply] if step.streamed else [reply]:
-            step.answer.add(chunk)
+
+def _call_of(config: GatewayConfig) -> Step:
+    return f'create_client(route="{config.route}")', partial(_call, config), config
+
+
+def _call(config: GatewayConfig) -> Iterator[str]:
+    sent: list[str] = []
+
+    def on_request(request: Any) -> None:
+        credentials = " and ".join(name for name in _CREDENTIALS if name in request.headers) or "no credential"
+        sent[:] = f"POST {request.url.path}", f"{request_facts(request, config).model}, with {credentials}"
+
+    answer, hooks = Answer(), {"event_hooks": {"request": [on_request]}}
+    with record_calls() as calls, create_client(config, http_options=hooks) as client:
+        answer.add(client.chat.completions.create(**_QUESTION))
+    if not answer.text:
+        raise ValueError("the answer is empty")
+    yield from (sent[0], f"{sent[1]}: {calls[-1].status} after {calls[-1].elapsed:.3f} s")
+
+
+def _stream_of(config: GatewayConfig) -> Step:
+    return "A stream: create_async_client(), stream=True", partial(_stream, config), config
+
+
+def _stream(config: GatewayConfig) -> Iterator[str]:
+    answer = Answer()
+
+    async def ask() -> None:
+        async with create_async_client(config) as client:
+            async for chunk in await client.chat.completions.create(**_QUESTION, stream=True):
+                answer.add(chunk)
+
+    asyncio.run(ask())
+    yield f"{answer.chunks} chunks: {answer.text}"
+
+
+def _cache_hit(config: GatewayConfig) -> Iterator[str]:
+    with record_calls() as calls, create_client(config) as client:
+        for _ in range(2):
+            client.chat.completions.create(**_QUESTION, extra_headers=gateway_headers(cache_key="demo"))
+    first, second = (call.cache_status for call in calls)
+    yield f"{first}, then {second}: the gateway answers the same question without DeepSeek"
+
+
+def _error(emulator: Emulator) -> Iterator[str]:
+    with create_client(emulator.config(gateway_token=None)) as client:
+        try:
+            client.chat.completions.create(**_QUESTION)
+        except AuthenticationError as error:
+            yield f"{type(error).__name__}: {cast('dict[str, str]', error.body)['message']}"
+
+
+def _retry(emulator: Emulator) -> Iterator[str]:
+    emulator.fail_next(2005)
+    with record_calls() as calls, create_client(emulator.config()) as client:
+        client.chat.completions.create(**_QUESTION)
+    yield f"{' and then '.join(str(call.status) for call in calls)}: the SDK tries again, because it can help"
+
+
+def _structured(emulator: Emulator) -> Iterator[str]:
+    emulator.answer_next(json=Company(name="Cloudflare", founded=2009))
+    with record_calls() as calls, create_client(emulator.config(), model=DEFAULT_MODEL) as client:
+        chat: Any = client.chat if hasattr(client.chat.completions, "parse") else client.beta.chat  # openai 1.66
+        completion = chat.completions.parse(**_QUESTION | {"model": "gpt-4o"}, response_format=Company)
+    yield f"{completion.choices[0].message.parsed!r}; translated: {', '.join(calls[-1].adapted)}"

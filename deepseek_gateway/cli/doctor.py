@@ -6,24 +6,18 @@ The completion is made, and openai imported, when the first of the latter is due
 from __future__ import annotations
 
 import os
-import re
-import ssl
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from functools import cached_property
-from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
-from pathlib import Path
-from platform import python_version
-from typing import TYPE_CHECKING, Literal, NamedTuple
-from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
+from typing import TYPE_CHECKING
 
+from deepseek_gateway._adapt import adapted_model
 from deepseek_gateway._config import Findings, GatewayConfig, look_up
 from deepseek_gateway._request import RefusedRequestError, model_on
-from deepseek_gateway._settings import DEFAULT_MODEL, OPENAI_VARIABLES, VARIABLE
+from deepseek_gateway._settings import DEFAULT_MODEL, OPENAI_VARIABLES, SETTINGS, VARIABLE
+
+from .computer import Judgement, installed, judge_proxies, judge_trusted_certificates, judge_versions, masked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -35,28 +29,9 @@ _RETIRED = {
     model_on("compat", name)
     for name in ("deepseek-chat", "deepseek-reasoner", "deepseek-v4-flash", "deepseek-v4-flash-vision-exp")
 }
-_OPENAI_FLOOR, _OPENAI_CEILING, _HTTPX2_SINCE = (1, 66), (4,), (3,)
-_INSTALL_OPENAI = "pip install --force-reinstall 'openai>=1.66,<4'"
 _MOST_SECONDS_OFF = 300
 # As a share of the time to the first chunk. Only a buffered answer is read faster than that.
 _LEAST_SPREAD = 0.01
-
-
-class Judgement(NamedTuple):
-    """The outcome of a check."""
-
-    verdict: Literal["pass", "warn", "fail", "skip"]
-    found: str
-    remedy: str = ""
-
-
-def installed() -> dict[str, str]:
-    """Give the installed versions of the packages that matter, without importing them."""
-    found: dict[str, str] = {}
-    for name in ("openai", "httpx", "httpcore", "httpx2", "httpcore2", "deepseek-gateway"):
-        with suppress(PackageNotFoundError):
-            found[name] = version(name)
-    return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,19 +56,20 @@ class Case:
         return Probe(self.config, self.model).run()
 
 
-def masked(url: str) -> str:
-    """Hide user, password and query of a URL."""
-    return re.sub(r"[?#].*", "?***", re.sub(r"^(\w[\w.+-]*://)?.*@", r"\1***@", url))
-
-
 def _settings(case: Case) -> Judgement:
     problems = case.findings.problems
     if not problems:
         return Judgement("pass", f"all that the {case.config.route} route needs; requests go to {case.config.base_url}")
-    missing = any(problem.missing for problem in problems)
+    missing = {name for problem in problems for name in problem.missing}
+    found = "; ".join(
+        problem.sentence.partition(":")[0] if problem.missing else problem.sentence for problem in problems
+    )
     remedy = "set what is missing in the environment or in a .env file" if missing else "correct it"
-    lines = (line.strip() for problem in problems for line in problem.sentence.splitlines())
-    return Judgement("fail", "\n".join(lines), f"{remedy}. {case.findings.looked}")
+    lines = [f"{remedy}. {case.findings.looked}"]
+    lines += [
+        f"{each.variables[0]}: {each.meaning} ({each.source})" for each in SETTINGS if each.variables[0] in missing
+    ]
+    return Judgement("fail", found, "\n".join(lines))
 
 
 def _hidden_values(case: Case) -> Judgement:
@@ -104,7 +80,7 @@ def _hidden_values(case: Case) -> Judgement:
         if origin == "environment" and found.values[name] != in_file.values[name]:
             hidden.append(f"{variable} in the environment hides another value of {hidden_variable} in {path}")
     if hidden:
-        return Judgement("warn", "\n".join(hidden), "unset the variable, or correct the file")
+        return Judgement("warn", "; ".join(hidden), "unset the variable, or correct the file")
     return Judgement("pass", "no value in the environment hides another one in a .env file")
 
 
@@ -112,9 +88,9 @@ def _openai_variables(_: Case) -> Judgement:
     present = [name for name in OPENAI_VARIABLES if os.environ.get(name)]
     if not present:
         return Judgement("pass", "none is set")
-    lines = ["clients of this library ignore these variables; a bare OpenAI client uses"]
-    lines += [f"{name} {OPENAI_VARIABLES[name].use}" for name in present]
-    return Judgement("warn", "\n".join(lines), f"unset {', '.join(present)}, unless another program needs it")
+    names, uses = ", ".join(present), "; ".join(f"{name} {OPENAI_VARIABLES[name].use}" for name in present)
+    remedy = f"unset {names}, unless another program needs it; a bare OpenAI client uses {uses}"
+    return Judgement("warn", f"clients of this library ignore {names}", remedy)
 
 
 def _model_name(case: Case) -> Judgement:
@@ -122,71 +98,39 @@ def _model_name(case: Case) -> Judgement:
     names |= {f"{value} in the variable {name}": value.strip() for name, value in os.environ.items()}
     retired = [f"{place} is a retired name" for place, name in names.items() if model_on("compat", name) in _RETIRED]
     try:
-        name = model_on(case.config.route, case.model)
+        name = model_on(case.config.route, adapted_model(case.model, case.config))
     except RefusedRequestError as error:
         found, _, remedy = str(error).partition(". ")
         return Judgement("fail", found, remedy)
     if retired:
-        return Judgement("warn", "\n".join(retired), f"use {DEFAULT_MODEL}; a retired name may be refused any day")
+        return Judgement("warn", "; ".join(retired), f"use {DEFAULT_MODEL}; a retired name may be refused any day")
     return Judgement("pass", f"{case.model} is sent as {name}")
 
 
-def _versions(case: Case) -> Judgement:
-    numbers = case.versions
-    if "openai" not in numbers:
-        return Judgement("fail", "openai is not installed", _INSTALL_OPENAI)
-    parts = tuple(int(part) for part in re.findall(r"\d+", numbers["openai"])[:2])
-    libraries = ("httpx2", "httpcore2") if parts >= _HTTPX2_SINCE else ("httpx", "httpcore")
-    found = ", ".join(f"{name} {numbers.get(name, 'is missing')}" for name in ("openai", *libraries))
-    found += f", Python {python_version()}, deepseek-gateway {numbers.get('deepseek-gateway', 'from a checkout')}"
-    supported = _OPENAI_FLOOR <= parts < _OPENAI_CEILING
-    if not supported or not numbers.keys() >= set(libraries):
-        return Judgement("fail", found if supported else f"{found}: this openai is not supported", _INSTALL_OPENAI)
-    return Judgement("pass", found)
+def _translation(case: Case) -> Judgement:
+    config, adapt = case.config, VARIABLE["adapt"]
+    if not config.adapt:
+        idle = [VARIABLE[name] for name in ("model", "thinking") if getattr(config, name) is not None]
+        if idle:
+            found = f"{' and '.join(idle)} without effect, because {adapt} is off"
+            return Judgement("warn", found, f"unset {adapt}, or {' and '.join(idle)}")
+        return Judgement("pass", f"{adapt} is off, so DeepSeek may refuse what is written for OpenAI")
+    models = f"OpenAI's model names become {config.model}" if config.model else "OpenAI's model names are not replaced"
+    thinking = {None: "as DeepSeek does by default", True: "on", False: "off"}[config.thinking]
+    return Judgement("pass", f"on; {models}; thinking {thinking}, unless a call says otherwise")
 
 
-def _proxies(case: Case) -> Judgement:
-    proxies = {scheme: proxy for scheme, proxy in getproxies().items() if scheme in {"http", "https", "all"}}
-    for scheme, proxy in proxies.items():
-        variable, kind = f"{scheme.upper()}_PROXY", _proxy_kind(proxy)
-        found = f"{variable} is {masked(proxy)}"
-        if kind not in {"http", "https", "socks5", "socks5h"}:
-            return Judgement("fail", found, f"write {variable} like http://proxy.example.com:3128, or unset it")
-        if kind.startswith("socks") and not find_spec("socksio"):
-            return Judgement("fail", f"{found}, and SOCKS needs socksio", f"pip install socksio, or unset {variable}")
-    url = urlsplit(case.config.base_url)
-    proxy = proxies.get(url.scheme) or proxies.get("all", "")
-    if not proxy:
-        return Judgement("pass", "none")
-    if proxy_bypass(url.hostname or ""):
-        return Judgement("pass", f"{masked(proxy)}, but not for {url.hostname}: NO_PROXY names it")
-    if url.scheme == "http":
-        found = f"{masked(proxy)}, although {url.hostname} is this computer"
-        return Judgement("warn", found, f"set NO_PROXY={url.hostname}")
-    return Judgement("pass", f"{masked(proxy)}; the next checks look at the proxy, which connects to the gateway")
-
-
-def _proxy_kind(proxy: str) -> str:
-    """Give the scheme of a proxy's address, or nothing if the address is not valid."""
-    with suppress(ValueError):  # also raised for a port that is no number
-        url = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
-        return url.scheme if url.hostname and url.port != 0 else ""
-    return ""
-
-
-def _trusted_certificates(_: Case) -> Judgement:
-    file, folder = os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")
-    if not (file or folder):
-        return Judgement("pass", "the defaults of the HTTP library")
-    name, path = ("SSL_CERT_FILE", file) if file else ("SSL_CERT_DIR", folder)
-    try:
-        if not file and not Path(path or "").is_dir():
-            raise FileNotFoundError(2, "no such folder")
-        ssl.create_default_context(cafile=file, capath=None if file else folder)
-    except OSError as error:  # ssl.SSLError is one
-        remedy = f"correct or unset {name}; it names certificates in PEM form"
-        return Judgement("fail", f"{name}={path}: {error.strerror or 'no certificate in it'}", remedy)
-    return Judgement("pass", f"only those in {name}={path}")
+def _fallback(case: Case) -> Judgement:
+    config, fallback = case.config, VARIABLE["fallback"]
+    if not config.fallback:
+        return Judgement("pass", "off: while the gateway is down, calls fail")
+    if config.route == "direct":
+        return Judgement("warn", f"{fallback} has no effect on the direct route", f"unset {fallback}")
+    if not config.api_key:
+        found = "it needs a key of your own, so it serves only calls that bring one"
+        return Judgement("warn", found, f"set {VARIABLE['api_key']}, or unset {fallback}")
+    where = masked(config.direct_endpoint)
+    return Judgement("pass", f"while the gateway is down, calls go to {where}, past its policies and its log")
 
 
 def _clock(probe: Probe) -> Judgement:
@@ -199,6 +143,13 @@ def _clock(probe: Probe) -> Judgement:
     if abs(off) > _MOST_SECONDS_OFF:
         return Judgement("warn", found, "set this computer's clock; certificates and tokens depend on it")
     return Judgement("pass", found)
+
+
+def _fallback_reached(probe: Probe) -> Judgement:
+    where = masked(probe.config.direct_endpoint)
+    if error := probe.direct_error():
+        return Judgement("fail", f"{where}: {error}", f"check {VARIABLE['direct_endpoint']} and {VARIABLE['api_key']}")
+    return Judgement("pass", f"{where} accepted the key")
 
 
 def _gateway(probe: Probe) -> Judgement:
@@ -237,11 +188,13 @@ LOCAL_CHECKS: dict[str, Callable[[Case], Judgement]] = {
     "hidden values": _hidden_values,
     "OPENAI_* variables": _openai_variables,
     "model name": _model_name,
-    "versions": _versions,
-    "proxies": _proxies,
-    "trusted certificates": _trusted_certificates,
+    "translation": _translation,
+    "fallback": _fallback,
+    "versions": lambda case: judge_versions(case.versions),
+    "proxies": lambda case: judge_proxies(case.config.base_url),
+    "trusted certificates": lambda _: judge_trusted_certificates(),
 }
-_NEED_SETTINGS = {"model name", "proxies"}
+_NEED_SETTINGS = {"model name", "translation", "fallback", "proxies"}
 
 NETWORK_CHECKS: dict[str, str | Callable[[Probe], Judgement]] = {
     "name resolution": "{probe.place} is {probe.address}",
@@ -260,6 +213,20 @@ NETWORK_CHECKS: dict[str, str | Callable[[Probe], Judgement]] = {
 """In the order in which the completion passes them. Where only a failed completion can fail a check, there is a text
 for a check that was passed; the others are judged by a function."""
 
+FALLBACK_CHECK = "fallback reached"
+"""This check makes a call of its own, which costs nothing, to DeepSeek itself."""
+
+GROUP_OF = {
+    **dict.fromkeys(LOCAL_CHECKS, "settings"),
+    **dict.fromkeys(("versions", "proxies", "trusted certificates"), "this computer"),
+    **dict.fromkeys(("name resolution", "TCP connection", "TLS certificate", "clock"), "connection"),
+    **dict.fromkeys(("gateway", "gateway authentication", "cache status"), "gateway"),
+    **dict.fromkeys(
+        ("DeepSeek reached", "DeepSeek key", "DeepSeek balance", "model accepted", "streaming"), "DeepSeek"
+    ),
+    FALLBACK_CHECK: "DeepSeek",
+}
+
 
 def diagnose(case: Case) -> dict[str, Judgement]:
     """Make the checks, and skip those that cannot be made."""
@@ -269,10 +236,12 @@ def diagnose(case: Case) -> dict[str, Judgement]:
         skipped = no_settings and name in _NEED_SETTINGS
         results[name] = Judgement("skip", no_settings) if skipped else judge(case)
     broken = next((f"{name} failed" for name, result in results.items() if result.verdict == "fail"), "")
-    obstacle = no_settings or broken or ("--offline was given" if case.offline else "")
+    unable = obstacle = no_settings or broken or ("--offline was given" if case.offline else "")
     for name, check in NETWORK_CHECKS.items():
         if obstacle:
             results[name] = Judgement("skip", obstacle)
+        elif GROUP_OF[name] == "gateway" and case.config.route == "direct":
+            results[name] = Judgement("skip", "the direct route has no gateway")
         elif case.probe.failure and case.probe.failure.check == name:
             results[name] = Judgement("fail", case.probe.failure.found, case.probe.failure.remedy)
             obstacle = f"{name} failed"
@@ -280,4 +249,7 @@ def diagnose(case: Case) -> dict[str, Judgement]:
             results[name] = (
                 Judgement("pass", check.format(probe=case.probe)) if isinstance(check, str) else check(case.probe)
             )
+    if not unable and not (case.config.fallback and case.config.api_key and case.config.route != "direct"):
+        unable = "no fallback is in use"
+    results[FALLBACK_CHECK] = Judgement("skip", unable) if unable else _fallback_reached(case.probe)
     return results

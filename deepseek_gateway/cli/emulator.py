@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 import traceback
 from queue import SimpleQueue
 from time import localtime, strftime
 from typing import TYPE_CHECKING, Any
 
 import typer
-from rich.console import Console
-from rich.text import Text
 
 from deepseek_gateway._settings import VARIABLE
 
 from .interruption import cannot_listen, end_when_interrupted, until_none
-from .options import say
+from .options import assignments, say, styled
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -37,7 +36,7 @@ def run_emulator(options: Mapping[str, Any], failures: Sequence[str], route: Rou
     for text in failures:
         _add_failure(emulator, text)
     try:
-        serve(emulator, rows, Console(highlight=False, soft_wrap=True), route)
+        serve(emulator, rows, route)
     except (OSError, RuntimeError) as error:
         message = cannot_listen(options["port"], error) if isinstance(error, OSError) else str(error)
         say(f"{traceback.format_exc()}{message}" if debug else message)
@@ -61,15 +60,15 @@ def _add_failure(emulator: Emulator, text: str) -> None:
         ) from None
 
 
-def serve(emulator: Emulator, rows: SimpleQueue[Row | None], console: Console, route: Route = "provider") -> None:
+def serve(emulator: Emulator, rows: SimpleQueue[Row | None], route: Route = "provider") -> None:
     """Serve until the process is interrupted or asked to terminate."""
     end_when_interrupted(rows)
     with emulator:
         for text in introduction(emulator, route):
-            console.print(text, markup=False)
+            typer.echo(text)
         prefixes = f"/v1/{emulator.account_id}/{emulator.gateway_id}", f"/client/v4/accounts/{emulator.account_id}"
         for row in until_none(rows):
-            console.print(line(row, prefixes))
+            typer.echo(line(row, prefixes))
             emulator.requests.clear()  # nobody reads them here, and they would fill the memory
 
 
@@ -80,13 +79,13 @@ def introduction(emulator: Emulator, route: Route = "provider") -> Iterator[str]
     if route == "rest":
         chosen[VARIABLE["endpoint"]] = rest
     yield "# A local AI Gateway and DeepSeek; nothing leaves this machine. Paste into the shell of your program:\n"
-    yield from (f"export {name}='{value}'" for name, value in (emulator.environ | chosen).items())
+    yield from assignments(emulator.environ | chosen)
     yield "" if route == "rest" else f"\n# On the rest route the endpoint is {rest}"
     yield f"""# To say what it answers: curl {emulator.url}/_emulator/answers --json '{{"text": "Paris"}}'"""
     yield f"# The exchanges are shown at {emulator.url}/ and below; Ctrl-C ends the emulator.\n"
 
 
-def line(row: Row, prefixes: tuple[str, ...] = ()) -> Text:
+def line(row: Row, prefixes: tuple[str, ...] = ()) -> str:
     """Write an exchange in one line: time, method and path without the prefix, model, status, cache, milliseconds.
 
     Whatever callers send is escaped, because it could move the cursor of the terminal.
@@ -97,11 +96,9 @@ def line(row: Row, prefixes: tuple[str, ...] = ()) -> Text:
     if row.sent is not None and row.sent != row.asked:
         model += f" -> {row.sent}"
     status = str(row.status or "no answer") + ("" if row.complete or row.status is None else " cut off")
-    colour = _COLOURS.get((row.status or 500) // 100, "") if row.complete else "red"
+    colour = _COLOURS.get((row.status or 500) // 100) if row.complete else "red"
     path, model, cache = (ascii(text)[1:-1] for text in (path, model, row.cache or "-"))
-    return Text.assemble(
-        (strftime("%H:%M:%S", localtime(row.began)), "dim"),
-        f"  {row.method} {path}  {model}  ",
-        (status, colour),
-        f"  {cache}  {(row.seconds or 0) * 1000:.0f} ms",
-    )
+    clock, milliseconds = strftime("%H:%M:%S", localtime(row.began)), (row.seconds or 0) * 1000
+    if styled(sys.stdout):
+        clock, status = typer.style(clock, dim=True), typer.style(status, fg=colour)
+    return f"{clock}  {row.method} {path}  {model}  {status}  {cache}  {milliseconds:.0f} ms"

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import sys
+import textwrap
 from json import JSONDecodeError
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Annotated, Any, TextIO, TypeAlias, cast
 from urllib.parse import urlsplit
 
 import typer
@@ -21,7 +23,7 @@ from deepseek_gateway._config import GatewayConfig, complaint, look_up
 from deepseek_gateway._settings import DEFAULT_MODEL, SETTINGS, VARIABLE, Route
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
 ModelOption: TypeAlias = Annotated[
     str | None,
@@ -72,12 +74,31 @@ def without_secrets(text: str, settings: Mapping[str, object]) -> str:
 
 def say(text: str, *, dim: bool = False) -> None:
     """Print a remark to stderr, beside the output."""
-    typer.secho(printable(text), err=True, dim=(dim and styled()) or None)
+    typer.secho(printable(text), err=True, dim=(dim and styled(sys.stderr)) or None)
 
 
-def styled() -> bool:
-    """Whether stderr is a terminal that may get more than plain characters."""
-    return sys.stderr.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+def styled(stream: TextIO) -> bool:
+    """Whether a stream is a terminal that may get more than plain characters."""
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def print_beside(margin: str, text: str, **style: Any) -> None:
+    """Print a text beside its margin, which gets the style. A long URL or path stays in one piece, to be copied."""
+    width = shutil.get_terminal_size().columns - len(margin)
+    wrapper = textwrap.TextWrapper(width, break_long_words=False, break_on_hyphens=False)
+    lines = [line for paragraph in text.splitlines() for line in wrapper.wrap(paragraph)]
+    typer.secho(margin, nl=False, **(style if styled(sys.stdout) else {}))
+    typer.echo(f"\n{' ' * len(margin)}".join(lines))
+
+
+def assignments(variables: Mapping[str, str], unset: Sequence[str] = ()) -> Iterator[str]:
+    """Write variables for a shell. The values need no quoting beyond that of a plain text."""
+    yield "# For a POSIX shell:\n"
+    yield from (f"export {name}='{value}'" for name, value in variables.items())
+    yield from (f"unset {name}" for name in unset)
+    yield "\n# For PowerShell:\n"
+    yield from (f"$env:{name} = '{value}'" for name, value in variables.items())
+    yield from (f"Remove-Item Env:{name}" for name in unset)
 
 
 def load_settings(

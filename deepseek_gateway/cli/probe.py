@@ -9,7 +9,7 @@ import socket
 import ssl
 import time
 import traceback
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -22,7 +22,7 @@ from deepseek_gateway._request import request_facts
 from deepseek_gateway._settings import VARIABLE
 
 from .ask import Answer, arguments
-from .options import printable, without_secrets
+from .options import explanation, printable, without_secrets
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 else:
     from deepseek_gateway._connections import httpx  # the one that openai itself uses
 
-_NOT_A_GATEWAY = f"check {VARIABLE['endpoint']}, and whether a proxy or a login page answers in its place"
 
 # The check that fails, by code or status. All others are limits, policies or guardrails between the gateway and
 # DeepSeek, or failures of DeepSeek.
@@ -84,7 +83,8 @@ class Probe:
         self.port = url.port or (443 if url.scheme == "https" else 80)
         hooks = {"event_hooks": {"request": [self._on_request], "response": [self._on_response]}}
         try:
-            with create_client(self.config, timeout=30, max_retries=0, http_options=hooks) as client:
+            config = replace(self.config, fallback=None)  # it would hide that the gateway is down
+            with create_client(config, timeout=30, max_retries=0, http_options=hooks) as client:
                 create: Any = client.chat.completions.create
                 prompt = f"Say yes. ({time.time_ns()})"  # no cache has seen it, so key and model are tried
                 question = arguments(prompt=prompt, model=self.model, headers=gateway_headers(max_attempts=1))
@@ -95,12 +95,30 @@ class Probe:
         return self
 
     @property
+    def address_variable(self) -> str:
+        """The variable that leads to another address."""
+        return VARIABLE["direct_endpoint" if self.config.route == "direct" else "endpoint"]
+
+    @property
     def failure(self) -> Failure | None:
         """Why the completion failed, if it did."""
         if self.error is None:
             return None
         refused = self.facts and (isinstance(self.error, openai.APIStatusError) or getattr(self.error, "type", None))
-        return _refused(cast("openai.APIError", self.error), self) if refused else _lost(self.error, self)
+        failure = _refused(cast("openai.APIError", self.error), self) if refused else _lost(self.error, self)
+        if failure.check == "gateway" and self.config.route == "direct":
+            return failure._replace(check="DeepSeek reached")
+        return failure
+
+    def direct_error(self) -> str:
+        """Ask DeepSeek itself for its list of models, which costs nothing, and say why that failed, if it did."""
+        config = replace(self.config, route="direct")
+        try:
+            with create_client(config, timeout=30, max_retries=0) as client:
+                client.models.list()
+        except openai.OpenAIError as error:
+            return self.readable(explanation(error, None))
+        return ""
 
     @property
     def answered(self) -> str:
@@ -173,6 +191,10 @@ def _described(ssl_object: Any) -> str:
     return f"{ssl_object.version() or 'TLS'}, issued by {names or 'an unnamed CA'}, valid until {expires}"
 
 
+def _elsewhere(probe: Probe) -> str:
+    return f"check {probe.address_variable}, and whether a proxy or a login page answers in its place"
+
+
 def _refused(error: openai.APIError, probe: Probe) -> Failure:
     """Tell who refused the request, from the exception that every program gets."""
     code, kind, status = str(error.code), str(error.type), getattr(error, "status_code", probe.status or 0)
@@ -187,10 +209,10 @@ def _refused(error: openai.APIError, probe: Probe) -> Failure:
             return Failure(check, f"{row.meaning} ({status} {code})", probe.readable(row.advice(facts)))
         return Failure(check, text, "see the gateway's settings and logs in the Cloudflare dashboard")
     if kind in {"edge_error", "redirect_refused"} or (probe.status == HTTPStatus.OK and kind == "upstream_error"):
-        return Failure("gateway", text, _NOT_A_GATEWAY)
+        return Failure("gateway", text, _elsewhere(probe))
     check = _CHECK_OF.get(str(status), "DeepSeek reached")
     if check == "gateway":
-        return Failure(check, text, f"check {VARIABLE['endpoint']}: nothing is at the address made from it")
+        return Failure(check, text, f"check {probe.address_variable}: nothing is at the address made from it")
     remedy = deepseek_remedy(status, text, facts) or "try again later; if it stays so, ask DeepSeek"
     return Failure(check, f"{status} from DeepSeek: {text}", remedy)
 
@@ -203,10 +225,10 @@ def _lost(error: Exception, probe: Probe) -> Failure:
     where = f"{probe.host}:{probe.port}"
     for cause in causes:
         if isinstance(cause, socket.gaierror):
-            remedy = f"check the network, DNS, and the spelling of the host in {VARIABLE['endpoint']} or of the proxy"
+            remedy = f"check the network, DNS, and the spelling of the host in {probe.address_variable} or of the proxy"
             return Failure("name resolution", f"{probe.host} has no address: {cause.strerror}", remedy)
         if isinstance(cause, ssl.SSLError) and probe.status is None:
-            return _untrusted(cause, where)
+            return _untrusted(cause, where, probe)
         if isinstance(cause, httpx.ProxyError):
             remedy = "check user and password of the proxy in HTTPS_PROXY, or name the gateway's host in NO_PROXY"
             found = f"the proxy {where} refused to connect: {probe.readable(cause)}"
@@ -214,7 +236,7 @@ def _lost(error: Exception, probe: Probe) -> Failure:
     if probe.reached == "streaming":
         remedy = "try again; if it stays so, something between here and DeepSeek ends streams: a proxy, a firewall"
         return Failure("streaming", probe.readable(error), remedy)
-    remedy = f"check that a firewall or proxy lets you through to it, and {VARIABLE['endpoint']}"
+    remedy = f"check that a firewall or proxy lets you through to it, and {probe.address_variable}"
     if probe.proxied and probe.reached == "TCP connection":
         remedy = "check the proxy's address in HTTPS_PROXY, or name the gateway's host in NO_PROXY"
     if probe.reached == "name resolution":  # no connection was even begun
@@ -223,15 +245,15 @@ def _lost(error: Exception, probe: Probe) -> Failure:
     return Failure(probe.reached, f"{where}: {why}", remedy)
 
 
-def _untrusted(error: ssl.SSLError, where: str) -> Failure:
+def _untrusted(error: ssl.SSLError, where: str, probe: Probe) -> Failure:
     """Say what is wrong with a certificate or a handshake."""
     text = getattr(error, "verify_message", "") or (error.reason or "").replace("_", " ").lower() or "no handshake"
     if "not yet valid" in text or "expired" in text:
         remedy = "set this computer's clock; if it is right, whoever runs the server must renew the certificate"
     elif "mismatch" in text or "not valid for" in text:
-        remedy = _NOT_A_GATEWAY
+        remedy = _elsewhere(probe)
     elif isinstance(error, ssl.SSLCertVerificationError):
         remedy = "if your network inspects TLS, set SSL_CERT_FILE to a file with its CA and all others that you need"
     else:
-        remedy = f"check {VARIABLE['endpoint']}: what listens there does not speak TLS as it should"
+        remedy = f"check {probe.address_variable}: what listens there does not speak TLS as it should"
     return Failure("TLS certificate", f"{where}: {text}", remedy)

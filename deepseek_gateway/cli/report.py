@@ -4,27 +4,27 @@ from __future__ import annotations
 
 import json
 import re
-import textwrap
+import sys
 from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.text import Text
+import typer
 
 from deepseek_gateway._settings import SETTINGS, Setting
 
-from .doctor import Judgement, masked
-from .options import without_secrets
+from .computer import Judgement, masked
+from .doctor import GROUP_OF
+from .options import print_beside, without_secrets
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from collections.abc import Iterable
 
     from deepseek_gateway._config import Findings
 
-_STYLES = {"pass": "green", "warn": "yellow", "fail": "bold red", "skip": "dim"}
-_SYMBOLS = {"pass": "\N{CHECK MARK}", "warn": "!", "fail": "\N{BALLOT X}", "skip": "-"}
-_ASCII_SYMBOLS = {"pass": "+", "warn": "!", "fail": "x", "skip": "-"}
+_SYMBOLS = {"pass": "\N{CHECK MARK}", "warn": "!", "fail": "\N{BALLOT X}"}
+_ASCII_SYMBOLS = {"pass": "+", "warn": "!", "fail": "x"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,49 +80,51 @@ def exit_status(results: dict[str, Judgement]) -> int:
 
 
 def summary(results: dict[str, Judgement]) -> str:
-    """Count the verdicts in a sentence, and say which failure to begin with."""
+    """Count the verdicts in a sentence."""
     counts = Counter(result.verdict for result in results.values())
-    text = (
-        f"{counts['pass']} passed, {counts['warn']} with a warning, {counts['fail']} failed, {counts['skip']} skipped"
+    return (
+        f"{counts['pass']} passed, {counts['warn']} with a warning, {counts['fail']} failed, {counts['skip']} skipped."
     )
-    failed = next((name for name, result in results.items() if result.verdict == "fail"), None)
-    return f"{text}; begin with {failed}." if failed else f"{text}."
 
 
 def as_json(findings: Findings, results: dict[str, Judgement]) -> str:
     """Write one JSON object with every setting and every check, skipped ones included."""
     report = {
         "settings": [asdict(setting) for setting in shown_settings(findings)],
-        "checks": [{"name": name, **result._asdict()} for name, result in results.items()],
+        "checks": [{"name": name, "group": GROUP_OF[name], **result._asdict()} for name, result in results.items()],
         "summary": summary(results),
         "exit_status": exit_status(results),
     }
     return json.dumps(report, indent=2)
 
 
-def print_report(findings: Findings, results: dict[str, Judgement], console: Console) -> None:
-    """Print the report for a person; checks that were skipped for the same reason share a line."""
-    symbols = _ASCII_SYMBOLS if console.options.ascii_only else _SYMBOLS
-    console.print(Text("Settings", "bold"))
-    for setting in shown_settings(findings):
-        _print(console, f"  {setting.name:<15}", str(setting))
-    console.print(Text("\nChecks", "bold"))
-    for name, result in results.items():
-        if result.verdict != "skip":
-            margin = f"  {symbols[result.verdict]} {result.verdict}  "
-            remedy = f"\nremedy: {result.remedy}" if result.remedy else ""
-            _print(console, margin, f"{name}: {result.found}{remedy}", _STYLES[result.verdict])
-    reasons = Counter(result.found for result in results.values() if result.verdict == "skip")
-    for reason, number in reasons.items():
-        _print(
-            console, f"  {symbols['skip']} skip  ", f"{number} checks were not tried, because {reason}", _STYLES["skip"]
-        )
-    console.print(Text("\nSummary", "bold"))
-    _print(console, "  ", summary(results))
+def print_report(findings: Findings, results: dict[str, Judgement]) -> None:
+    """Print the report for a person: failures first, each with its remedy, and what passed in groups."""
 
+    def section(title: str, names: Iterable[str], verdict: str, colour: str) -> None:
+        chosen = {name: results[name] for name in names if results[name].verdict == verdict}
+        symbol = _SYMBOLS[verdict] if (sys.stdout.encoding or "").lower().startswith("utf") else _ASCII_SYMBOLS[verdict]
+        if chosen:
+            print_beside(title, "", bold=True)
+        for name, result in chosen.items():
+            print_beside(f"  {symbol} ", f"{name}: {result.found}", fg=colour)
+            print_beside("    ", result.remedy) if result.remedy else None
+        if chosen:
+            typer.echo()
 
-def _print(console: Console, margin: str, text: str, style: str = "") -> None:
-    """Print a text beside its margin; a long URL or path stays in one piece, to be copied."""
-    wrapper = textwrap.TextWrapper(console.width - len(margin), break_long_words=False, break_on_hyphens=False)
-    lines = [line for paragraph in text.splitlines() for line in wrapper.wrap(paragraph)]
-    console.print(Text.assemble((margin, style), f"\n{' ' * len(margin)}".join(lines)), soft_wrap=True)
+    section("Failed", results, "fail", "red")
+    section("Warnings", results, "warn", "yellow")
+    shown = shown_settings(findings)
+    print_beside("Settings", "", bold=True)
+    for setting in shown:
+        if setting.length is not None:
+            print_beside(f"  {setting.name:<17}", str(setting))
+    print_beside(f"  {'not set':<17}", ", ".join(each.name for each in shown if each.length is None))
+    typer.echo()
+    for group in dict.fromkeys(GROUP_OF.values()):
+        section(f"Passed: {group}", [name for name in results if GROUP_OF[name] == group], "pass", "green")
+    skipped = {name: result.found for name, result in results.items() if result.verdict == "skip"}
+    for reason in dict.fromkeys(skipped.values()):
+        names = ", ".join(name for name in skipped if skipped[name] == reason)
+        print_beside("", f"Not tried, because {reason}: {names}")
+    print_beside("", summary(results))

@@ -18,7 +18,7 @@ from deepseek_gateway._config import GatewayConfig
 from deepseek_gateway._settings import OPENAI_VARIABLES
 
 from .interruption import cannot_listen, end_when_interrupted, until_none
-from .options import DebugOption, EndpointOption, EnvFileOption, RouteOption, load_settings, say
+from .options import DebugOption, EndpointOption, EnvFileOption, RouteOption, assignments, load_settings, say
 
 if TYPE_CHECKING:
     from .forwarder import Line
@@ -37,10 +37,10 @@ def serve(  # noqa: PLR0913  # one parameter for each option
     endpoint: EndpointOption = None,
     debug: DebugOption = False,
 ) -> None:
-    """Serve OpenAI's API on this machine, for programs in any language.
+    """Serve OpenAI's API on this machine.
 
-    Calls go through the gateway with your settings. Prints the variables that lead a program here, with a key that is
-    new in each run, and a line for each call. Ctrl-C ends it.
+    For programs in any language. Calls go through the gateway with your settings. Prints the variables that lead a
+    program here, with a key that is new in each run, and a line for each call. Ctrl-C ends it.
     """
     config, _ = load_settings(route, env_file, endpoint)
     from .forwarder import forwarding  # noqa: PLC0415  # it imports openai
@@ -59,15 +59,11 @@ def serve(  # noqa: PLR0913  # one parameter for each option
 
 
 def introduction(config: GatewayConfig, variables: Mapping[str, str], environ: Mapping[str, str]) -> Iterator[str]:
-    """Say how to lead a program here. The values need no quoting beyond that of a plain text."""
+    """Say how to lead a program here."""
     ambient = [name for name in OPENAI_VARIABLES if name in environ and name not in variables]
     host = urlsplit(config.base_url).netloc
-    yield f"# OpenAI's API on this machine, answered by {host} on the {config.route} route. For a POSIX shell:\n"
-    yield from (f"export {name}='{value}'" for name, value in variables.items())
-    yield from (f"unset {name}" for name in ambient)
-    yield "\n# For PowerShell:\n"
-    yield from (f"$env:{name} = '{value}'" for name, value in variables.items())
-    yield from (f"Remove-Item Env:{name}" for name in ambient)
+    yield f"# OpenAI's API on this machine, answered by {host} on the {config.route} route."
+    yield from assignments(variables, unset=ambient)
     yield "\n# The key is new in each run. The calls are shown below; Ctrl-C ends the server.\n"
 
 

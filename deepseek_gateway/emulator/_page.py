@@ -11,11 +11,13 @@ import asyncio
 import json
 import re
 import secrets
-from collections.abc import AsyncIterator, Callable, Collection, Mapping
+import shlex
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote, urlsplit
 
 from starlette.datastructures import Headers
@@ -23,7 +25,8 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from deepseek_gateway.emulator._features import token_counts
-from deepseek_gateway.emulator._json import Json, from_json, mapping
+from deepseek_gateway.emulator._json import Json, from_json, mapping, sequence
+from deepseek_gateway.emulator._prompt import text_of
 from deepseek_gateway.emulator._record import MOST_EXCHANGES, Exchange, Record
 from deepseek_gateway.emulator._routes import locate
 
@@ -36,6 +39,7 @@ _SAFE = {
     "cache-control": "no-store",
 }
 _MAX_SHOWN = 65_536
+_MAX_PROMPT = 160
 _MIN_SECRET = 8  # to mask shorter values of headers would spoil ordinary text
 _CREDENTIAL = re.compile("authorization|cookie|api-?key|secret|token|jwt", re.IGNORECASE)
 _SCHEMED = re.compile(r"(?:(bearer|basic|token)\s+)?(.*)", re.IGNORECASE | re.DOTALL)
@@ -61,6 +65,11 @@ class Row:
         streamed: Whether the response is a stream.
         complete: Whether the response came to its proper end.
         seconds: How long the exchange took; `None` while it goes on.
+        prompt: The beginning of the last message.
+        code: The code of an error, or its type if it has no code.
+        retry: How many tries of the caller's SDK came before.
+        first: The number of the first try.
+        retried: Whether another try has followed.
     """
 
     number: int
@@ -77,6 +86,11 @@ class Row:
     streamed: bool
     complete: bool
     seconds: float | None
+    prompt: str = ""
+    code: str = ""
+    retry: int = 0
+    first: int = 0
+    retried: bool = False
 
 
 def to_row(exchange: Exchange, known: Collection[str]) -> Row:
@@ -84,6 +98,7 @@ def to_row(exchange: Exchange, known: Collection[str]) -> Row:
     mask, request, headers = _masking(exchange, known), exchange.request, Headers(dict(exchange.headers))
     target, upstream = locate(request.path), request.upstream
     served = target.provider in {"deepseek", "compat"}
+    answers = list(_answers(b"".join(exchange.chunks))) if exchange.seconds is not None else []
     return Row(
         number=exchange.number,
         began=exchange.began,
@@ -95,10 +110,15 @@ def to_row(exchange: Exchange, known: Collection[str]) -> Row:
         sent=None if upstream is None else mask(upstream.model),
         status=exchange.status,
         cache=headers.get("cf-aig-cache-status", ""),
-        tokens=_tokens(b"".join(exchange.chunks)) if exchange.seconds is not None else None,
+        tokens=next(filter(None, map(token_counts, answers)), None),
         streamed="event-stream" in headers.get("content-type", ""),
         complete=exchange.complete,
         seconds=exchange.seconds,
+        prompt=" ".join(mask(_prompt(mapping(request.json))).split())[:_MAX_PROMPT],
+        code=mask(next((code for answer in answers if (code := _code(answer))), "")),
+        retry=exchange.retry,
+        first=exchange.first,
+        retried=exchange.retried,
     )
 
 
@@ -132,13 +152,44 @@ def _part(title: str, line: str, headers: Collection[tuple[str, str]], body: byt
     return {"title": title, "line": mask(line), "headers": shown, "body": text[:_MAX_SHOWN], "note": note}
 
 
-def _tokens(body: bytes) -> tuple[int, int, int] | None:
-    """Return the token counts of a response; in a stream the last event that has any tells them."""
+def _answers(body: bytes) -> Iterator[Json]:
+    """Yield the JSON of a response; that of a stream from its end, where the tokens and errors are."""
     for text in (body, *reversed(re.findall(rb"(?m)^data: (\{.*)$", body))):
         value = mapping(from_json(text))
-        if counts := token_counts(value) or token_counts(value.get("response")):
-            return counts
-    return None
+        yield from (value, mapping(value.get("response")))
+
+
+def _code(answer: Json) -> str:
+    error: Any = answer.get("error") or answer.get("errors")
+    error = mapping(next(iter(sequence(error)), error))
+    return str(error.get("code") or error.get("type") or "")
+
+
+def _prompt(body: Json) -> str:
+    said = next((body[name] for name in ("messages", "input", "prompt") if body.get(name)), "")
+    return said if isinstance(said, str) else text_of(mapping((sequence(said) or [None])[-1]).get("content"))
+
+
+def to_curl(exchange: Exchange, known: Collection[str], environ: Mapping[str, str]) -> str:
+    """Return a command that repeats the request, with variables in place of its credentials.
+
+    A body that is not text, or too long for a command, makes the command empty.
+    """
+    mask, request, body = _masking(exchange, known), exchange.request, exchange.request.body.decode(errors="replace")
+    if "\ufffd" in body or len(body) > _MAX_SHOWN:
+        return ""
+    query, variables = f"?{request.query}" if request.query else "", {value: name for name, value in environ.items()}
+    url = shlex.quote(mask(f"http://{request.headers.get('host', '')}{quote(request.path)}{query}"))
+    usual = {"authorization": "DEEPSEEK_API_KEY", "cf-aig-authorization": "CF_AIG_TOKEN"}
+    lines = [f"curl{'' if request.method == ('POST' if body else 'GET') else f' -X {request.method}'} {url}"]
+    for name, value in request.headers.items():
+        scheme, secret = _credential(name, value)
+        if secret:
+            variable = variables.get(secret) or usual.get(name) or re.sub(r"\W", "_", name.upper())
+            lines.append(f'-H "{name}: {scheme}{" " if scheme else ""}${variable}"')
+        elif name == "content-type" or name.startswith("cf-aig-"):
+            lines.append(f"-H {shlex.quote(mask(f'{name}: {value}'))}")
+    return " \\\n  ".join([*lines, *([f"--data-raw {shlex.quote(mask(body))}"] if body else [])])
 
 
 def _credential(name: str, value: str) -> tuple[str, str]:
@@ -190,10 +241,13 @@ class Page:
             number = path.removeprefix(f"{_EVENTS}/")
             exchange = self._record.find(int(number)) if re.fullmatch(r"[0-9]{1,15}", number) else None
             parts = to_parts(exchange, self._known) if exchange else []
+            if exchange:
+                parts[0]["curl"] = to_curl(exchange, self._known, self._environ())
             response = Response(json.dumps(parts), 200 if exchange else 404, media_type="application/json")
         else:
-            html = Path(__file__).with_name("_page.html").read_text(encoding="utf-8")
-            response = Response(html.replace("{{nonce}}", nonce), media_type="text/html")
+            html, script = (Path(__file__).with_name(f"_page.{kind}").read_text("utf-8") for kind in ("html", "js"))
+            html = html.replace("{{nonce}}", nonce).replace("{{script}}", script)
+            response = Response(html, media_type="text/html")
         allowed = f"script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; connect-src 'self'; img-src data:"
         response.headers.update({"content-security-policy": f"default-src 'none'; {allowed}; {_DENIED}", **_SAFE})
         return response
@@ -206,7 +260,7 @@ class Page:
         self._record.watchers.add(changed)
         try:
             about = {"run": self._run, "most": MOST_EXCHANGES, "empty": not self._record.since(0)}
-            yield f"retry: 1000\nevent: run\ndata: {json.dumps(about | {'settings': self._exports()})}\n\n"
+            yield f"retry: 1000\nevent: run\ndata: {json.dumps(about | {'settings': self._settings()})}\n\n"
             while True:
                 changed.clear()
                 for change, exchange in self._record.since(seen):
@@ -217,11 +271,10 @@ class Page:
         finally:
             self._record.watchers.discard(changed)
 
-    def _exports(self) -> str:
+    def _settings(self) -> dict[str, str]:
         """Return the settings to paste into a shell, without secrets other than the emulator's own fakes."""
         hidden = {value for value in self._known if not value.startswith("emulator-")}
-        shown = [(name, "..." if value in hidden else value) for name, value in self._environ().items()]
-        return "\n".join(f"export {name}='{value}'" for name, value in shown)
+        return {name: "..." if value in hidden else value for name, value in self._environ().items()}
 
 
 def is_loopback(host: str) -> bool:

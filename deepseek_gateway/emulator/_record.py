@@ -19,6 +19,8 @@ class Exchange:
 
     `began` is in seconds since 1970, `clock` is that moment on the monotonic clock. `seconds` (the duration) is None
     and `size` (of all bodies) is 0 until the exchange ends. `changed` numbers its last change, among all changes.
+    `retry` is how many tries of the SDK came before, `first` the number of the first of them, and `retried` whether
+    another try has followed.
     """
 
     number: int
@@ -32,6 +34,9 @@ class Exchange:
     seconds: float | None = None
     size: int = 0
     changed: int = 0
+    retry: int = 0
+    first: int = 0
+    retried: bool = False
 
 
 class Record:
@@ -46,7 +51,10 @@ class Record:
         if len(self._kept) == MOST_EXCHANGES:
             self._bytes -= self._kept.popleft().size
         self._count += 1
-        exchange = Exchange(number=self._count, request=request)
+        exchange = Exchange(number=self._count, request=request, first=self._count)
+        if tried := self._tried_before(request):
+            exchange.retry, exchange.first, tried.retried = tried.retry + 1, tried.first, True
+            self._change(tried)
         self._kept.append(exchange)
         self._change(exchange)
         return exchange
@@ -85,6 +93,14 @@ class Record:
 
     def find(self, number: int) -> Exchange | None:
         return next((exchange for exchange in self._kept if exchange.number == number), None)
+
+    def _tried_before(self, request: ReceivedRequest) -> Exchange | None:
+        """Return the try that a request of an SDK repeats. The SDK counts its tries, and sends the same body again."""
+        count, sent = request.headers.get("x-stainless-retry-count", "0"), (request.path, request.body)
+        for each in reversed(self._kept) if count != "0" else ():
+            if str(each.retry + 1) == count and not each.retried and (each.request.path, each.request.body) == sent:
+                return each
+        return None
 
     def _change(self, exchange: Exchange) -> None:
         self._changes += 1

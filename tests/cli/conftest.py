@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from loopback import Loopback
 
     from deepseek_gateway import GatewayConfig
-    from deepseek_gateway.cli.doctor import Judgement
+    from deepseek_gateway.cli.computer import Judgement
 
 
 @pytest.fixture

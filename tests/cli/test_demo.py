@@ -1,80 +1,128 @@
-"""`deepseek-gateway demo`: the output of each step, and the steps that `--live` takes with the user's settings."""
+"""`deepseek-gateway demo`: one screen on the emulator, and with `--live` the routes that the settings reach."""
 
 from __future__ import annotations
 
-import re
-from dataclasses import replace
-from io import StringIO
+import os
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from calling import KEY, TOKEN
 from commands import call, run, set_up
 from loopback import Answer, Loopback
-from rich.console import Console
 
+from deepseek_gateway import GatewayConfig
 from deepseek_gateway.cli import demo
 from deepseek_gateway.emulator import Emulator
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from deepseek_gateway import GatewayConfig
+CUSTOM = {"endpoint": "https://ai.example.com"}
+ROUTES = ("provider", "compat", "rest", "direct")
 
-ROUTES = ("provider", "compat", "rest")
+
+@pytest.fixture(scope="module")
+def shown() -> str:
+    """The output of the demo on a screen of 100 columns."""
+    status, out, err = run("demo", env=os.environ | {"COLUMNS": "100"})
+    assert (status, err) == (0, "")
+    return out
 
 
-class TestDemo:
-    def test_demo_takes_every_step_on_the_emulator_and_names_the_emulator(self) -> None:
-        status, out, err = run("demo")
-        assert (status, err) == (0, "")
-        steps = re.findall(r"(?m)^ ?\d+/20  (.+)$", out)
-        keys = {"provider": ("own DeepSeek key", "key stored at Cloudflare"), "rest": ("key stored at Cloudflare",)}
-        assert steps == [
-            f"{route} route, {key}, {flavour}, {form}"
-            for route in ROUTES
-            for key in keys.get(route, keys["provider"])
-            for flavour in ("sync", "async")
-            for form in ("plain", "streamed")
+class TestOnTheEmulator:
+    def test_demo_fits_on_one_screen_and_breaks_no_word(self, shown: str) -> None:
+        lines = shown.splitlines()
+        assert len(lines) <= 40
+        assert max(map(len, lines)) <= 100
+        assert "This is a canned answer from the local AI Gateway emulator. You asked" in " ".join(shown.split())
+
+    def test_demo_shows_what_each_route_sends(self, shown: str) -> None:
+        sent = [line.partition(":")[0].strip() for line in shown.splitlines() if ", with " in line]
+        assert sent == [
+            "deepseek-flash, with Authorization and cf-aig-authorization",
+            "deepseek/deepseek-flash, with Authorization and cf-aig-authorization",
+            "deepseek/deepseek-flash, with Authorization",
+            "deepseek-flash, with Authorization",
         ]
-        assert out.count("sent       POST http://127.0.0.1:") == len(steps) == 20
-        assert out.count("thinking   ") == out.count("answer     ") == 20
-        assert out.count("with Authorization and cf-aig-authorization; model deepseek-flash\n") == 4
-        assert out.count("with cf-aig-authorization; model deepseek-flash\n") == 4
-        assert out.count("with Authorization and cf-aig-authorization; model deepseek/deepseek-flash\n") == 4
-        assert out.count("with cf-aig-authorization; model deepseek/deepseek-flash\n") == 4
-        assert out.count("with Authorization; model deepseek/deepseek-flash\n") == 4
-        assert "A local emulator" in out
-        assert "20 of 20 steps succeeded." in out
-        ending = out.partition("To go live")[2]
-        assert all(name in ending for name in ("CLOUDFLARE_ACCOUNT_ID", "DEEPSEEK_API_KEY", "CF_AIG_TOKEN", "--live"))
-        secrets = Emulator()
-        assert secrets.api_key not in out
-        assert secrets.gateway_token not in out
+        assert [route for route in ROUTES if f'create_client(route="{route}")' in shown] == list(ROUTES)
 
     @pytest.mark.parametrize(
-        ("settings", "walked", "left_out"),
+        "text",
         [
-            ({"gateway_token": None}, {"provider", "compat"}, "rest, which needs CF_AIG_TOKEN"),
-            ({"api_key": None}, {"provider", "compat"}, "rest, because DEEPSEEK_GATEWAY_ENDPOINT"),
-            ({"route": "rest"}, {"rest"}, "provider and compat"),
-            ({}, {"provider", "compat"}, "used when DEEPSEEK_API_KEY is not set"),
+            " chunks: This is",
+            "MISS, then HIT",
+            "this gateway asks for authentication (2009 Unauthorized); set CF_AIG_TOKEN to a token",
+            "400 and then 200",
+            "Company(name='Cloudflare', founded=2009); translated: model, json_schema",
+            "9 of 9 steps succeeded.",
         ],
     )
-    def test_live_demo_skips_routes_that_the_settings_do_not_reach(
-        self, settings: dict[str, Any], walked: set[str], left_out: str, monkeypatch: pytest.MonkeyPatch
+    def test_demo_shows_stream_cache_error_retry_and_structured_output(self, shown: str, text: str) -> None:
+        assert text in " ".join(shown.split())
+
+    def test_demo_ends_with_the_settings_to_go_live(self, shown: str) -> None:
+        ending = shown.partition("To go live")[2]
+        assert all(name in ending for name in ("CLOUDFLARE_ACCOUNT_ID", "DEEPSEEK_API_KEY", "CF_AIG_TOKEN", "--live"))
+
+    def test_demo_shows_no_secret(self, shown: str) -> None:
+        secrets = Emulator()
+        assert secrets.api_key not in shown
+        assert secrets.gateway_token not in shown
+
+    def test_demo_without_live_refuses_settings(self) -> None:
+        status, _, err = call("demo", "--route", "compat")
+        assert status == 2
+        assert "need --live" in err
+
+
+class TestLive:
+    @pytest.mark.parametrize(
+        ("settings", "reached"),
+        [
+            ({}, {"provider", "compat", "direct"}),
+            ({"route": "rest"}, {"rest", "direct"}),
+            ({"api_key": None}, {"provider", "compat"}),
+        ],
+    )
+    def test_live_demo_calls_the_routes_that_the_settings_reach(
+        self, settings: dict[str, Any], reached: set[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        with Emulator(authenticated=settings.get("gateway_token", "") is not None) as emulator:
-            config = emulator.config(**settings)
-            if settings == {"gateway_token": None}:
-                monkeypatch.setattr(demo, "replace", lambda _, route: emulator.config(route=route, **settings))
-                config = replace(config, endpoint=None, account_id="acct")
-            console = Console(file=StringIO(), soft_wrap=True)
-            assert demo.run_live(config, console) == 0
-            paths = {request.path for request in emulator.requests}
-        routes = {"provider": "/deepseek/", "compat": "/compat/", "rest": "/client/"}
-        assert {route for route, part in routes.items() if any(part in path for path in paths)} == walked
-        assert left_out in console.file.getvalue()  # type: ignore[attr-defined]
+        with Emulator() as emulator:
+            set_up(monkeypatch, emulator.config(**settings))
+            monkeypatch.setenv("DEEPSEEK_DIRECT_ENDPOINT", emulator.direct_url)
+            status, out, _ = call("demo", "--live")
+            routes = [request.route for request in emulator.requests]
+        assert (status, set(routes)) == (0, reached)
+        assert len(routes) == len(reached) + 1, "one call on each route, and a stream"
+        assert {route for route in ROUTES if f"Skipped: {route}, " in out} == set(ROUTES) - reached
+
+    @pytest.mark.parametrize(
+        ("route", "settings", "reason"),
+        [
+            ("rest", {"gateway_token": None}, "which needs CF_AIG_TOKEN"),
+            ("direct", {"api_key": None}, "which needs DEEPSEEK_API_KEY"),
+            (
+                "rest",
+                {"endpoint": "https://ai.example.com"},
+                "because DEEPSEEK_GATEWAY_ENDPOINT is for the route provider",
+            ),
+            ("direct", {"endpoint": "https://ai.example.com"}, ""),
+            ("compat", {"endpoint": "https://ai.example.com"}, ""),
+            ("rest", {}, ""),
+        ],
+    )
+    def test_route_out_of_reach_has_a_reason(self, route: Any, settings: Any, reason: str) -> None:
+        config = GatewayConfig(**{"account_id": "acct", "api_key": KEY, "gateway_token": TOKEN} | settings)
+        assert demo.unreachable(route, config) == reason
+
+    def test_live_demo_with_a_route_calls_only_that_route(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        with Emulator() as emulator:
+            set_up(monkeypatch, emulator.config())
+            status, out, _ = call("demo", "--live", "--route", "compat")
+            assert [request.route for request in emulator.requests] == ["compat", "compat"]
+        assert status == 0
+        assert "Skipped" not in out
 
     def test_live_demo_without_settings_exits_with_one_message_and_status_1(self) -> None:
         status, out, err = run("demo", "--live")
@@ -82,46 +130,26 @@ class TestDemo:
         assert "CLOUDFLARE_ACCOUNT_ID is not set" in err
         assert "Traceback" not in err
 
-    def test_live_demo_with_a_route_takes_only_its_steps(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        with Emulator() as emulator:
-            set_up(monkeypatch, emulator.config())
-            status, out, _ = call("demo", "--live", "--route", "compat")
-            assert (status, len(emulator.requests)) == (0, 4)
-        assert "Skipped" not in out
-
-    def test_demo_without_live_refuses_settings(self) -> None:
-        status, _, err = call("demo", "--route", "compat")
-        assert status == 2
-        assert "need --live" in err
-
     @pytest.mark.parametrize(
         ("answer", "trouble"),
         [
-            (lambda _: Answer({"error": {"message": "no", "code": "c", "type": "t"}}, 401), "AuthenticationError: "),
-            (lambda _: Answer({"choices": []}), "the answer is empty"),
-            (lambda _: Answer([]), "the answer is empty"),
+            (Answer({"error": {"message": f"no {KEY}", "code": "c", "type": "t"}}, 401), "AuthenticationError: "),
+            (Answer({"choices": []}), "ValueError: the answer is empty"),
         ],
-        ids=["error", "nothing", "empty stream"],
+        ids=["error", "nothing"],
     )
     def test_failed_step_fails_the_demo_without_showing_secrets(
         self,
         gateway: Loopback,
         config_at: Callable[..., GatewayConfig],
-        answer: Any,
+        answer: Answer,
         trouble: str,
+        capsys: pytest.CaptureFixture[str],
     ) -> None:
-        gateway.answer = answer
-        streamed = isinstance(answer(None).body, list)
-        console = Console(file=StringIO(), soft_wrap=True)
-        assert demo.walk([demo.Step(config_at(gateway), "sync", streamed)], console) == 1
-        text = console.file.getvalue()  # type: ignore[attr-defined]
-        assert f"FAILED     {trouble}" in text
-        assert "0 of 1 steps" in text
-        assert KEY not in text
-        assert TOKEN not in text
-
-    def test_unexpected_credential_or_model_on_the_wire_fails_a_step(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(demo, "expected_request", lambda _: (("Authorization",), "deepseek-flash"))
-        with Emulator() as emulator:
-            demo.take(step := demo.Step(emulator.config(), "async", streamed=True))
-        assert "sent ('Authorization', 'cf-aig-authorization')" in step.failure
+        gateway.answer = lambda _: answer
+        config = replace(config_at(gateway), route="compat")
+        assert demo.run_live(config, only="compat") == 1
+        text = capsys.readouterr().out
+        assert f"FAILED  {trouble}" in text
+        assert "of 2 steps" in text
+        assert all(secret not in text for secret in (KEY, TOKEN, *filter(None, (asdict(config)["api_key"],))))

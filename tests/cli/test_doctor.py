@@ -9,7 +9,7 @@ from calling import KEY
 from commands import assert_breaks, examine, named, set_up
 
 from deepseek_gateway._settings import OPENAI_VARIABLES
-from deepseek_gateway.cli.doctor import NETWORK_CHECKS
+from deepseek_gateway.cli.doctor import FALLBACK_CHECK, NETWORK_CHECKS
 from deepseek_gateway.emulator import Emulator
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ class TestAgainstTheEmulator:
         set_up(monkeypatch, emulator.config(route=route))
         emulator.fail_next(keep_alive=2, latency=0.05)  # without pauses, the whole stream may arrive at once
         results = examine()
-        assert {name for name, result in results.items() if result.verdict != "pass"} <= {"clock"}
+        assert {name for name, result in results.items() if result.verdict != "pass"} <= {"clock", FALLBACK_CHECK}
         assert "no date" in results["clock"].found or results["clock"].verdict == "pass"
         (request,) = emulator.requests
         assert len(request.attempts) == 1
@@ -51,7 +51,10 @@ class TestAgainstTheEmulator:
     def test_offline_opens_no_connection_and_skips_network_checks(self, emulator: Emulator) -> None:
         results = examine(offline=True)
         assert emulator.requests == []
-        assert {name for name, result in results.items() if result.verdict == "skip"} == set(NETWORK_CHECKS)
+        assert {name for name, result in results.items() if result.verdict == "skip"} == {
+            *NETWORK_CHECKS,
+            FALLBACK_CHECK,
+        }
         assert results["TLS certificate"].found == "--offline was given"
 
     def test_cache_status_is_reported(self, emulator: Emulator) -> None:
@@ -113,6 +116,42 @@ class TestSettings:
         assert "stray-value" not in str(results)
 
     @pytest.mark.usefixtures("emulator")
+    @pytest.mark.parametrize(
+        ("environ", "found"),
+        [
+            ({}, "on; OpenAI's model names are not replaced; thinking as DeepSeek does by default"),
+            ({"DEEPSEEK_MODEL": "deepseek-v4-pro"}, "OpenAI's model names become deepseek-v4-pro"),
+            ({"DEEPSEEK_THINKING": "off"}, "thinking off, unless a call says otherwise"),
+            ({"DEEPSEEK_GATEWAY_ADAPT": "off"}, "DEEPSEEK_GATEWAY_ADAPT is off"),
+        ],
+    )
+    def test_translation_check_says_what_the_settings_do(
+        self, environ: dict[str, str], found: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for name, value in environ.items():
+            monkeypatch.setenv(name, value)
+        judgement = examine(offline=True)["translation"]
+        assert judgement.verdict == "pass"
+        assert found in judgement.found
+
+    @pytest.mark.usefixtures("emulator")
+    def test_model_and_thinking_without_translation_are_a_warning(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name, value in (("ADAPT", "off"), ("MODEL", "deepseek-flash"), ("THINKING", "on")):
+            monkeypatch.setenv(f"DEEPSEEK_{'GATEWAY_' if name == 'ADAPT' else ''}{name}", value)
+        results = examine(offline=True)
+        assert_breaks(results, "translation", "unset DEEPSEEK_GATEWAY_ADAPT", "warn")
+        assert results["translation"].found.startswith("DEEPSEEK_MODEL and DEEPSEEK_THINKING without effect")
+
+    def test_model_name_of_openai_is_asked_under_the_configured_name(
+        self, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("DEEPSEEK_MODEL", "deepseek-v4-pro")
+        results = examine(model="gpt-4o")
+        assert results["model name"].found == "gpt-4o is sent as deepseek-v4-pro"
+        assert results["model accepted"].verdict == "pass"
+        assert emulator.requests[0].model == "deepseek-v4-pro"
+
+    @pytest.mark.usefixtures("emulator")
     def test_retired_model_in_a_variable_is_a_warning(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("MY_MODEL", "deepseek/deepseek-reasoner")
         results = examine(offline=True)
@@ -140,3 +179,88 @@ class TestSettings:
         assert_breaks(results, "versions", "openai>=1.66,<4")
         assert found in results["versions"].found
         assert emulator.requests == []
+
+
+class TestFallback:
+    @pytest.fixture
+    def fallback(self, emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> Emulator:
+        monkeypatch.setenv("DEEPSEEK_GATEWAY_FALLBACK", "direct")
+        monkeypatch.setenv("DEEPSEEK_DIRECT_ENDPOINT", emulator.direct_url)
+        return emulator
+
+    def test_fallback_is_tried_without_a_second_completion(self, fallback: Emulator) -> None:
+        results = examine()
+        assert "past its policies and its log" in results["fallback"].found
+        assert results[FALLBACK_CHECK].found == f"{fallback.direct_url} accepted the key"
+        completion, models = fallback.requests
+        assert (completion.route, models.route, models.path) == ("provider", "direct", "/direct/models")
+
+    def test_gateway_that_is_down_fails_although_the_fallback_would_answer(self, fallback: Emulator) -> None:
+        fallback.fail_next(status=502)
+        results = examine()
+        assert named(results, "fail") == {"gateway"}
+        assert results[FALLBACK_CHECK].verdict == "pass"
+        assert [request.route for request in fallback.requests] == ["provider", "direct"]
+
+    @pytest.mark.usefixtures("fallback")
+    def test_fallback_that_cannot_be_reached_fails_with_its_variable(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("DEEPSEEK_DIRECT_ENDPOINT", "http://127.0.0.1:9")
+        results = examine()
+        assert named(results, "fail") == {FALLBACK_CHECK}
+        assert "could not be reached" in results[FALLBACK_CHECK].found
+        assert "DEEPSEEK_DIRECT_ENDPOINT" in results[FALLBACK_CHECK].remedy
+
+    @pytest.mark.parametrize(
+        ("name", "value", "remedy"),
+        [
+            ("DEEPSEEK_API_KEY", None, "set DEEPSEEK_API_KEY"),
+            ("DEEPSEEK_GATEWAY_ROUTE", "direct", "unset DEEPSEEK_GATEWAY_FALLBACK"),
+        ],
+    )
+    def test_fallback_without_effect_is_a_warning_and_is_not_tried(
+        self, name: str, value: str | None, remedy: str, fallback: Emulator, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv(name, value) if value else monkeypatch.delenv(name)
+        results = examine()
+        assert_breaks(results, "fallback", remedy, "warn")
+        assert results[FALLBACK_CHECK].found == "no fallback is in use"
+        assert len(fallback.requests) == 1
+
+    @pytest.mark.usefixtures("emulator")
+    def test_fallback_that_is_off_passes(self) -> None:
+        assert examine(offline=True)["fallback"].found == "off: while the gateway is down, calls fail"
+
+
+class TestDirect:
+    GATEWAY = {"gateway", "gateway authentication", "cache status"}
+
+    @pytest.fixture
+    def direct(self, emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> Emulator:
+        monkeypatch.setenv("DEEPSEEK_GATEWAY_ROUTE", "direct")
+        monkeypatch.setenv("DEEPSEEK_DIRECT_ENDPOINT", emulator.direct_url)
+        return emulator
+
+    def test_direct_route_is_checked_at_deepseek_and_skips_the_checks_of_the_gateway(self, direct: Emulator) -> None:
+        results = examine()
+        assert named(results, "fail") == set()
+        assert named(results, "skip") - {"clock", FALLBACK_CHECK} == self.GATEWAY
+        assert {results[name].found for name in self.GATEWAY} == {"the direct route has no gateway"}
+        assert direct.url in results["settings"].found
+        assert [request.route for request in direct.requests] == ["direct"]
+
+    def test_wrong_key_fails_the_key_check(self, direct: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("DEEPSEEK_API_KEY", "another-deepseek-key-wxyz")
+        results = examine()
+        assert named(results, "fail") == {"DeepSeek key"}
+        assert results["DeepSeek key"].remedy == "check DEEPSEEK_API_KEY"
+        assert len(direct.requests) == 1
+
+    @pytest.mark.parametrize(
+        "fault", [{"reset": True}, {"status": 404, "body": b"nothing"}], ids=["reset", "not found"]
+    )
+    def test_what_a_gateway_would_fail_with_is_a_failure_to_reach_deepseek(self, fault: Any, direct: Emulator) -> None:
+        direct.fail_next(**fault)
+        results = examine()
+        assert named(results, "fail") == {"DeepSeek reached"}
+        assert "DEEPSEEK_DIRECT_ENDPOINT" in results["DeepSeek reached"].remedy
+        assert results["DeepSeek key"].found == "DeepSeek reached failed"

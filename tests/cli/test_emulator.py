@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, Any
 import openai
 import pytest
 from commands import call
-from rich.console import Console
 
 from deepseek_gateway import GatewayConfig, create_client
 from deepseek_gateway.cli import emulator as serving
@@ -42,8 +41,9 @@ class Process:
         self.running = subprocess.Popen(
             [*command, "--port", "0", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
-        self.introduction = "".join(iter(self.line, "\n"))
-        self.introduction += "".join(iter(self.line, "\n")) + "".join(iter(self.line, "\n"))
+        self.introduction = ""
+        while not self.introduction.endswith("Ctrl-C ends the emulator.\n\n"):
+            self.introduction += self.line()
         exports = [shlex.split(line)[1] for line in self.introduction.splitlines() if line.startswith("export ")]
         self.settings = dict(export.split("=", 1) for export in exports)
 
@@ -132,6 +132,12 @@ def test_printed_settings_reach_the_emulator_and_each_exchange_is_one_line() -> 
             assert process.log() == f"POST /ai/v1/chat/completions  {model} -> deepseek-flash  200  -"
         assert "\x1b" not in process.introduction
         assert process.end() == (0, "")
+
+
+def test_settings_are_printed_for_powershell_too() -> None:
+    with running() as process:
+        for name, value in process.settings.items():
+            assert f"$env:{name} = '{value}'\n" in process.introduction
 
 
 def test_printed_direct_endpoint_answers_as_deepseek_itself() -> None:
@@ -298,7 +304,7 @@ def test_emulator_without_its_extra_names_the_package_to_install() -> None:
     code = "import sys; sys.modules['uvicorn'] = None; from deepseek_gateway.__main__ import main; main()"
     status, out, err = run(code=code)
     assert (status, out) == (2, "")
-    assert "pip install 'deepseek-gateway[emulator]'" in err
+    assert "needs the extra `emulator`: " in err
     assert "Traceback" not in err
 
 
@@ -320,7 +326,13 @@ def row(**fields: Any) -> Row:
     ],
 )
 def test_exchange_line_escapes_control_characters(fields: dict[str, Any], text: str) -> None:
-    assert serving.line(row(**fields)).plain[10:] == text
+    assert serving.line(row(**fields))[10:] == text
+
+
+class Screen(StringIO):
+    def __init__(self, *, terminal: bool = False) -> None:
+        super().__init__()
+        self.isatty = lambda: terminal  # type: ignore[method-assign]
 
 
 @pytest.mark.parametrize("terminal", [True, False])
@@ -328,38 +340,35 @@ def test_exchange_line_escapes_control_characters(fields: dict[str, Any], text: 
 def test_exchange_line_is_coloured_only_on_a_terminal_without_no_color(
     terminal: bool, wish: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("FORCE_COLOR", "TTY_COMPATIBLE", "NO_COLOR"):
-        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("TERM", "xterm-256color")
-    if wish:
-        monkeypatch.setenv("NO_COLOR", wish)
-    console = Console(file=StringIO(), force_terminal=terminal, highlight=False, soft_wrap=True)
-    console.print(serving.line(row(status=503)))
-    assert ("\x1b[31m" in console.file.getvalue()) is (terminal and not wish)  # type: ignore[attr-defined]
+    monkeypatch.setenv("NO_COLOR", wish)
+    monkeypatch.setattr("sys.stdout", Screen(terminal=terminal))
+    assert ("\x1b[31m503" in serving.line(row(status=503))) is (terminal and not wish)
 
 
-def test_emulator_command_keeps_no_exchange_after_printing_it() -> None:
+def test_emulator_command_keeps_no_exchange_after_printing_it(monkeypatch: pytest.MonkeyPatch) -> None:
     rows: SimpleQueue[Row | None] = SimpleQueue()
     emulator = Emulator(on_exchange=rows.put)
-    console = Console(file=StringIO(), soft_wrap=True)
+    screen = Screen()
+    monkeypatch.setattr("sys.stdout", screen)
     handlers = [(number, signal.getsignal(number)) for number in (signal.SIGINT, signal.SIGTERM)]
 
     def use() -> None:
-        while not console.file.getvalue().endswith("\n\n"):  # type: ignore[attr-defined]
+        while not screen.getvalue().endswith("\n\n"):
             time.sleep(0.01)
         with create_client(emulator.config()) as client:
             client.models.list()
-        while " ms\n" not in console.file.getvalue():  # type: ignore[attr-defined]
+        while " ms\n" not in screen.getvalue():
             time.sleep(0.01)
         os.kill(os.getpid(), signal.SIGINT)
 
     caller = threading.Thread(target=use)
     caller.start()
     try:
-        serving.serve(emulator, rows, console)
+        serving.serve(emulator, rows)
     finally:
         for number, handler in handlers:
             signal.signal(number, handler)
         caller.join()
-    assert console.file.getvalue().count(" ms\n") == 1  # type: ignore[attr-defined]
+    assert screen.getvalue().count(" ms\n") == 1
     assert emulator.requests == []

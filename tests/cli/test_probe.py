@@ -335,7 +335,7 @@ class TestProxies:
         self, proxy: str, remedy: str, examine_at: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("HTTPS_PROXY", proxy)
-        monkeypatch.setattr("deepseek_gateway.cli.doctor.find_spec", lambda _: None)
+        monkeypatch.setattr("deepseek_gateway.cli.computer.find_spec", lambda _: None)
         results = examine_at("https://gateway.invalid")
         assert_breaks(results, "proxies", remedy)
         assert "pass-word" not in str(results)

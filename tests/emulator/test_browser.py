@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import re
 import shutil
@@ -10,7 +11,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from emulated import BOTH, HOST, PROVIDER, TOKEN, hi, send
+from emulated import BOTH, COMPAT, HOST, PROVIDER, TOKEN, hi, send
 
 from deepseek_gateway.emulator import Emulator
 
@@ -96,19 +97,19 @@ class TestInTheBrowser:
     def test_exchange_appears_without_reload_and_opens_on_click(self, visit: Callable[..., Any]) -> None:
         with Emulator() as emulator:
             page = visit(emulator)
-            assert page.locator("#empty").is_visible()
-            assert page.locator("#settings").inner_text().count("export ") == 3
+            assert page.locator("#posix").inner_text().count("export ") == len(emulator.environ)
+            assert page.locator("#powershell").inner_text().count("$env:") == len(emulator.environ)
             headers = TOKEN | {"cf-aig-cache-key": "k"}
             body = hi(ATTACK) | {"model": "deepseek/deepseek-flash"}
             send(emulator, f"{HOST}/compat/chat/completions", headers, body)
             page.wait_for_selector(".row")
-            assert not page.locator("#empty").is_visible()
+            assert not page.locator("#posix").is_visible()
             until(page, lambda: cells(page)[6].endswith("ms"))
             clock, *shown, duration = cells(page)
             assert re.fullmatch(r"\d\d:\d\d:\d\d", clock)
             assert shown[:4] == [
                 "compat /chat/completions",
-                "deepseek/deepseek-flash → deepseek-flash",
+                f"deepseek/deepseek-flash → deepseek-flash\n{ATTACK}",
                 "200",
                 "MISS",
             ]
@@ -138,7 +139,7 @@ class TestInTheBrowser:
             page = visit(emulator)
             button = page.locator(".row button")
             page.wait_for_selector(".row")
-            page.keyboard.press("Tab")
+            button.focus()
             for expanded in ("true", "false", "true"):
                 page.keyboard.press("Enter")
                 assert button.get_attribute("aria-expanded") == expanded
@@ -149,7 +150,7 @@ class TestInTheBrowser:
     ) -> None:
         go_on = threading.Event()
 
-        def held(reply: Any) -> Iterator[tuple[bytes, float]]:
+        def held(reply: Any, _: float) -> Iterator[tuple[bytes, float]]:
             first, *others = ((chunk, 0.0) for chunk in reply.chunks)
             yield first
             while not go_on.is_set():
@@ -162,11 +163,11 @@ class TestInTheBrowser:
             caller = threading.Thread(target=send, args=(emulator, PROVIDER, BOTH, hi(stream=True)))
             caller.start()
             page.locator(".row").click()
-            until(page, lambda: cells(page)[3:] == ["200 streaming", "\N{EN DASH}", "\N{EN DASH}", "…"])
+            until(page, lambda: cells(page)[3:] == ["200 streaming", "MISS", "\N{EN DASH}", "…"])
             until(page, lambda: "(not ended yet)" in page.locator(".parts").inner_text())
             go_on.set()
             caller.join()
-            until(page, lambda: cells(page)[3:6] == ["200 stream", "\N{EN DASH}", "5 / 29"])
+            until(page, lambda: cells(page)[3:6] == ["200 stream", "MISS", "5 / 29"])
             until(page, lambda: "[DONE]" in page.locator(".parts").inner_text())
             assert page.locator(".row").count() == 1
 
@@ -184,12 +185,13 @@ class TestInTheBrowser:
             send(emulator, PROVIDER, {}, hi())
             page.wait_for_selector("#state.live")
             send(emulator, "/", BOTH)
-            until(page, lambda: page.locator(".status").all_inner_texts() == ["400", "401", "200"])
+            until(page, lambda: page.locator(".status").all_inner_texts() == ["400 2008", "401 2009", "200"])
             assert page.locator(".panel").nth(2).is_visible()
         until(page, lambda: page.locator("#state").inner_text() == "Reconnecting")
         with Emulator(port=port) as another:
             page.wait_for_selector("#state.live")
-            page.wait_for_selector("#empty")
+            page.wait_for_selector("#posix")
+            assert page.locator("#none").inner_text() == "No exchanges yet."
             send(another, PROVIDER, BOTH, hi())
             until(page, lambda: page.locator(".row").count() == 1)
 
@@ -205,6 +207,105 @@ class TestInTheBrowser:
             assert [cells(page, number)[1] for number in range(3)] == ["GET /5", "GET /4", "GET /3"]
             assert page.locator("tbody tr").count() == 6
 
+    def test_filters_combine_status_route_and_text(self, visit: Callable[..., Any]) -> None:
+        with Emulator() as emulator:
+            page = visit(emulator)
+            emulator.fail_next(status=503)
+            emulator.fail_next(2003)
+            for text in ("apple", "banana", "Apple pie"):
+                send(emulator, PROVIDER, BOTH, hi(text))
+            send(emulator, COMPAT, BOTH, hi("apple") | {"model": "deepseek/deepseek-flash"})
+            until(page, lambda: page.locator(".row").count() == 4)
+
+            def shows(*numbers: int) -> bool:
+                visible = [row.locator("button") for row in page.locator(".row").all() if row.is_visible()]
+                return [each.get_attribute("aria-controls") for each in visible] == [f"exchange-{n}" for n in numbers]
+
+            text, status, route = (page.locator(f"[name={name}]") for name in ("text", "status", "route"))
+            text.fill(" APPLE ")
+            until(page, lambda: shows(4, 3, 1))
+            status.select_option("2")
+            until(page, lambda: shows(4, 3))
+            route.select_option("provider")
+            until(page, lambda: shows(3))
+            text.fill("")
+            status.select_option("4")
+            until(page, lambda: shows(2))
+            text.fill("2003")
+            until(page, lambda: shows(2))
+            text.fill("nowhere")
+            until(page, lambda: shows() and page.locator("#none").inner_text() == "No exchange matches.")
+            send(emulator, PROVIDER, BOTH, hi("later"))
+            text.fill("")
+            status.select_option("")
+            until(page, lambda: shows(5, 3, 2, 1))
+
+    def test_filter_finds_broken_exchanges_and_hides_an_open_panel(self, visit: Callable[..., Any]) -> None:
+        with Emulator() as emulator:
+            page = visit(emulator)
+            emulator.fail_next(cut_after=300)
+            with pytest.raises(http.client.HTTPException):
+                send(emulator, PROVIDER, BOTH, hi())
+            send(emulator, PROVIDER, BOTH, hi())
+            page.locator(".row").first.click()
+            page.wait_for_selector(".parts pre")
+            page.locator("[name=status]").select_option("broken")
+            until(page, lambda: not page.locator(".panel").first.is_visible())
+            assert page.locator(".status:visible").all_inner_texts() == ["200 cut off"]
+            page.locator("[name=status]").select_option("")
+            until(page, page.locator(".panel").first.is_visible)
+
+    def test_clear_removes_the_rows_for_good_and_later_ones_appear(self, visit: Callable[..., Any]) -> None:
+        with Emulator() as emulator:
+            page = visit(emulator)
+            send(emulator, PROVIDER, BOTH, hi())
+            page.wait_for_selector(".row")
+            page.locator("#clear").click()
+            assert page.locator(".row").count() == 0
+            assert page.locator("#none").inner_text() == "No exchanges yet."
+            send(emulator, PROVIDER, BOTH, hi())
+            until(page, lambda: page.locator(".row").count() == 1)
+            page.reload()
+            page.wait_for_selector(".row")
+            assert page.locator(".row").count() == 1
+            assert len(emulator.requests) == 2
+
+    def test_settings_can_be_opened_at_any_time(self, visit: Callable[..., Any]) -> None:
+        with Emulator() as emulator:
+            send(emulator, PROVIDER, BOTH, hi())
+            page = visit(emulator)
+            page.wait_for_selector(".row")
+            assert not page.locator("#posix").is_visible()
+            page.locator("#connection > summary").click()
+            assert emulator.url in page.locator("#posix").inner_text()
+
+    def test_copied_curl_command_names_the_variables(self, visit: Callable[..., Any]) -> None:
+        with Emulator() as emulator:
+            send(emulator, PROVIDER, BOTH, hi("It's me"))
+            page = visit(emulator)
+            page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+            page.locator(".row").click()
+            page.get_by_role("button", name="Copy as curl").click()
+            page.get_by_role("button", name="Copied").wait_for()
+            command = page.evaluate("navigator.clipboard.readText()")
+        assert re.match(rf"curl http://127\.0\.0\.1:\d+{PROVIDER} ", command)
+        assert '-H "authorization: Bearer $DEEPSEEK_API_KEY"' in command
+        assert emulator.api_key not in command
+
+    def test_tries_of_one_call_stay_together_below_the_last(self, visit: Callable[..., Any]) -> None:
+        with Emulator() as emulator:
+            page = visit(emulator)
+            emulator.fail_next(2003)
+            for count, text in (("0", "retried"), ("0", "other"), ("1", "retried"), ("0", "newest")):
+                send(emulator, PROVIDER, BOTH | {"x-stainless-retry-count": count}, hi(text))
+            until(page, lambda: page.locator(".row").count() == 4)
+            until(page, lambda: page.locator(".status").all_inner_texts() == ["200", "200", "200 try 2", "429 2003"])
+            prompts = page.locator(".prompt").all_inner_texts()
+            assert prompts == ["newest", "other", "retried", "retried"]
+            tried = [name for row in page.locator(".row").all() if "tried" in (name := row.get_attribute("class"))]
+            assert len(tried) == 1
+            assert "tried" in page.locator(".row").nth(3).get_attribute("class")
+
     @pytest.mark.parametrize("scheme", ["light", "dark"])
     @pytest.mark.parametrize("width", [1280, 400])
     def test_page_is_readable_light_or_dark_and_wide_or_narrow(
@@ -218,11 +319,13 @@ class TestInTheBrowser:
             page.screenshot(path=f"{folder}/empty-{scheme}-{width}.png")
             emulator.fail_next(2003)
             emulator.fail_next(status=503)
+            for count in "01":
+                send(emulator, PROVIDER, BOTH | {"x-stainless-retry-count": count}, hi("Again"))
             bodies = [hi(), hi(), hi(stream=True), hi("so " * 200) | {"messages": hi("so " * 900)["messages"] * 2}]
             for body in [*bodies, hi(), hi() | {"model": "a-model-that-has-a-rather-long-name-and-does-not-exist"}]:
                 send(emulator, PROVIDER, BOTH, body)
             send(emulator, "/compat/chat/completions", TOKEN, hi() | {"model": "dynamic/support"})
-            until(page, lambda: page.locator(".row").count() == 7)
+            until(page, lambda: page.locator(".row").count() == 9)
             until(page, lambda: cells(page)[6].endswith("ms"))
             page.locator(".row").first.click()
             page.wait_for_selector(".parts pre")

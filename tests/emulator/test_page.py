@@ -9,17 +9,11 @@ import time
 from typing import Any
 
 import pytest
-from emulated import AI, BOTH, HOST, PROVIDER, REST, TOKEN, Events, events, hi, send
+from emulated import AI, BOTH, COMPAT, HOST, PROVIDER, REST, TOKEN, Events, client_of, events, hi, parts_of, send
 
 from deepseek_gateway.emulator import Emulator, Row
 
 HTML = {"accept": "text/html,application/xhtml+xml"}
-
-
-def parts_of(emulator: Emulator, number: int = 1) -> list[dict[str, Any]]:
-    with events(emulator) as stream:
-        stream.ended(number)
-    return json.loads(send(emulator, f"/_exchanges/{number}").body)
 
 
 def everything(emulator: Emulator, number: int = 1) -> str:
@@ -113,16 +107,15 @@ class TestServing:
                 "DEEPSEEK_API_KEY": "emulator-deepseek-key",
                 "DEEPSEEK_DIRECT_ENDPOINT": emulator.direct_url,
             }
-            pasted = [f"export {name}='{value}'" for name, value in emulator.environ.items()]
-            assert stream.about["settings"].splitlines() == pasted
+            assert stream.about["settings"] == emulator.environ
         with Emulator(api_key="my-own-key", authenticated=False) as emulator, events(emulator) as stream:
             assert set(emulator.environ) == {
                 "DEEPSEEK_GATEWAY_ENDPOINT",
                 "DEEPSEEK_API_KEY",
                 "DEEPSEEK_DIRECT_ENDPOINT",
             }
-            assert "export DEEPSEEK_API_KEY='...'" in stream.about["settings"]
-            assert "my-own-key" not in stream.about["settings"]
+            assert stream.about["settings"]["DEEPSEEK_API_KEY"] == "..."
+            assert "my-own-key" not in str(stream.about)
 
 
 class TestRows:
@@ -243,6 +236,76 @@ class TestRows:
             connection.sock.close()
             connection.close()
             assert stream.ended(1)["complete"] is False
+
+    @pytest.mark.parametrize(
+        ("path", "body", "prompt"),
+        [
+            (PROVIDER, hi("one\n\n  two " + "x" * 500), "one two " + "x" * 152),
+            (PROVIDER, hi() | {"messages": [*hi("first")["messages"], *hi("last")["messages"]]}, "last"),
+            (PROVIDER, hi() | {"messages": [{"role": "user", "content": [{"type": "text", "text": "part"}]}]}, "part"),
+            (f"{HOST}/deepseek/responses", {"model": "deepseek-flash", "input": "asked"}, "asked"),
+            (f"{HOST}/deepseek/beta/completions", {"model": "deepseek-flash", "prompt": "def f("}, "def f("),
+            (PROVIDER, {"messages": [None]}, ""),
+            (PROVIDER, {"messages": {"a": 1}}, ""),
+            (PROVIDER, b"[]", ""),
+        ],
+    )
+    def test_row_has_the_beginning_of_the_last_message(self, path: str, body: Any, prompt: str) -> None:
+        with Emulator() as emulator, events(emulator) as stream:
+            send(emulator, path, BOTH, body)
+            assert stream.ended(1)["prompt"] == prompt
+
+    @pytest.mark.parametrize(
+        ("path", "fault", "body", "code"),
+        [
+            (PROVIDER, {"code": 2003}, hi(), "2003"),
+            (PROVIDER, {"code": 2009, "shape": "short"}, hi(), "2009"),
+            (f"{AI}/chat/completions", {"code": 10000}, hi(), "10000"),
+            (PROVIDER, {"status": 503}, hi(), "service_unavailable_error"),
+            (PROVIDER, {"code": 2005, "event": 3}, hi(stream=True), "2005"),
+            (PROVIDER, {"shape": "policy"}, hi(), ""),
+            (PROVIDER, {"status": 502}, hi(), ""),
+            (PROVIDER, {"body": '{"error": {"type": "odd"}}', "status": 400}, hi(), "odd"),
+            (PROVIDER, {"body": '{"error": "odd", "errors": 1}', "status": 400}, hi(), ""),
+        ],
+    )
+    def test_row_has_the_code_of_the_error(self, path: str, fault: Any, body: Any, code: str) -> None:
+        with Emulator() as emulator, events(emulator) as stream:
+            emulator.fail_next(**fault)
+            send(emulator, path, REST if path.startswith("/client") else BOTH, body)
+            assert stream.ended(1)["code"] == code
+
+    def test_tries_of_one_call_are_linked_to_the_first_try(self) -> None:
+        with Emulator() as emulator, events(emulator) as stream, client_of(emulator) as client:
+            emulator.fail_next(status=503, times=2)
+            again = client.with_options(max_retries=2)
+            again.chat.completions.create(model="deepseek-flash", messages=[{"role": "user", "content": "Hi"}])
+            row = stream.ended(3)
+            assert (row["status"], row["first"], row["retry"], row["retried"]) == (200, 1, 2, False)
+
+    def test_two_equal_calls_keep_their_own_tries(self) -> None:
+        with Emulator() as emulator, events(emulator) as stream:
+            for count in "0011":
+                send(emulator, PROVIDER, BOTH | {"x-stainless-retry-count": count}, hi())
+            assert [stream.ended(number)["first"] for number in (3, 4)] == [2, 1]
+
+    @pytest.mark.parametrize(
+        ("path", "body", "count", "first"),
+        [
+            (PROVIDER, hi(), "1", 1),
+            (PROVIDER, hi(), "0", 2),
+            (PROVIDER, hi(), "2", 2),
+            (PROVIDER, hi(), "x", 2),
+            (PROVIDER, hi("Else"), "1", 2),
+            (COMPAT, hi(), "1", 2),
+        ],
+    )
+    def test_retry_is_recognised_by_its_count_path_and_body(self, path: str, body: Any, count: str, first: int) -> None:
+        with Emulator() as emulator, events(emulator) as stream:
+            send(emulator, PROVIDER, BOTH, hi())
+            assert not stream.ended(1)["retried"]
+            send(emulator, path, BOTH | {"x-stainless-retry-count": count}, body)
+            assert stream.ended(2)["first"] == first
 
 
 class TestReconnecting:
