@@ -18,6 +18,7 @@ from ._fallback import edge_is_alone, never_connected
 from ._request import RefusedRequestError, asks_for_a_stream, body_to_send, loaded_body, redact, request_facts
 from ._response import Fault, explain, final, hidden_fault, may_hold_a_fault, not_a_stream, redirect_refused, request_id
 from ._stream import CheckedBody, DoneMark, TerminalEvent, Watcher, begins_like_events
+from ._trace import add_trace, note_on_span, recording_span
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -68,6 +69,7 @@ class Exchange:
         self.covered = destination.covers(request.url)
         self._destination = destination
         self.streamed = streamed
+        self._span = recording_span() if self.covered and destination.config.route != "direct" else None
         self._recorders = watchers() if self.covered else None
         self._call = None if self._recorders is None else call_from(request, destination.config.route)
         self._started = perf_counter()
@@ -84,6 +86,8 @@ class Exchange:
     def _build_outgoing(self) -> httpx.Request:
         request, config = self.request, self._destination.config
         headers = self._destination.headers(request, covered=self.covered)
+        if self._span is not None:
+            add_trace(headers, self._span)
         body, stream = loaded_body(request), request.stream
         if self.covered and body and headers.get("Content-Type", "").startswith("application/json"):
             body, adapted = body_to_send(config, request.url.raw_path.partition(b"?")[0], body)
@@ -127,6 +131,8 @@ class Exchange:
         if self._call:
             note_response(self._call, response.status_code, headers)
             self._record(self._call)
+        if self._span is not None:
+            note_on_span(self._span, headers, self.facts)
         unlabelled = _content_type(response).startswith(("application/json", "text/html"))
         if success and not (self.streamed and self.request.method == "POST" and unlabelled):
             return not self.streamed
