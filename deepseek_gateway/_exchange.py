@@ -29,6 +29,7 @@ from ._response import (
     request_id,
 )
 from ._stream import CheckedBody, DoneMark, TerminalEvent, Watcher, begins_like_events
+from ._trace import add_trace, note_on_span, recording_span
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -71,6 +72,7 @@ class Exchange:
         self.covered = destination.covers(request.url)
         self._destination = destination
         self.streamed = streamed
+        self._span = recording_span() if self.covered and destination.config.route != "direct" else None
         self._recorders = watchers() if self.covered else None
         self._call = None if self._recorders is None else call_from(request, destination.config.route)
         self._started = perf_counter()
@@ -87,6 +89,8 @@ class Exchange:
     def _build_outgoing(self) -> httpx.Request:
         request, config = self.request, self._destination.config
         headers = self._destination.headers(request, covered=self.covered)
+        if self._span is not None:
+            add_trace(headers, self._span)
         body, stream = loaded_body(request), request.stream
         if self.covered and body and headers.get("Content-Type", "").startswith("application/json"):
             body, adapted = body_to_send(config, request.url.raw_path.partition(b"?")[0], body)
@@ -130,6 +134,8 @@ class Exchange:
         if self._call:
             note_response(self._call, response.status_code, headers)
             self._record(self._call)
+        if self._span is not None:
+            note_on_span(self._span, headers, self.facts)
         unlabelled = _content_type(response).startswith(("application/json", "text/html"))
         if success and not (self.streamed and self.request.method == "POST" and unlabelled):
             return not self.streamed
