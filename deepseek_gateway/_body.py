@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from anyio import move_on_after
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Iterable, Iterator
 
     import httpx2 as httpx
 else:
@@ -16,6 +17,8 @@ else:
 
 PIECE = 1_048_576
 _MOST, _MOST_COMPRESSED = 1_048_576, 65_536
+# These headers describe a body, and a body of ours has its own.
+_OF_THE_BODY = frozenset({b"content-encoding", b"content-length", b"content-type", b"transfer-encoding"})
 
 
 class Pieces(httpx.SyncByteStream, httpx.AsyncByteStream):
@@ -94,3 +97,22 @@ def settle_charset(response: httpx.Response) -> None:
         response.content.decode(response.encoding or "utf-8", "replace")
     except (LookupError, ValueError):
         response.encoding = "utf-8"
+
+
+def with_body(
+    response: httpx.Response, status: int, *, headers: Iterable[tuple[bytes, bytes]] = (), **body: Any
+) -> httpx.Response:
+    """Give a response another body, as `content` or `stream`, and more headers."""
+    replaced = {name for name, _ in headers}
+    if "content" in body or "content-encoding" in response.headers:
+        replaced |= _OF_THE_BODY if "content" in body else {b"content-encoding", b"content-length"}
+    kept = [(name, value) for name, value in response.headers.raw if name.lower() not in replaced]
+    made = httpx.Response(
+        status, headers=[*kept, *headers], request=response.request, extensions=response.extensions, **body
+    )
+    if "content" in body:
+        try:
+            made.elapsed = response.elapsed
+        except RuntimeError:  # the request was not sent
+            made.elapsed = timedelta(0)
+    return made

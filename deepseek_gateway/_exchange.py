@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from datetime import timedelta
 from functools import cached_property, partial
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ._adapt import NOT_ENFORCED, SCHEMA
-from ._body import PIECE, BoundedBody, Pieces, settle_charset
+from ._body import PIECE, BoundedBody, Pieces, settle_charset, with_body
 from ._calls import call_from, log_call, logger, note_response, usage_in, watchers
 from ._codes import WITHHELD, deepseek_remedy, redact
 from ._events import as_events
@@ -32,8 +31,6 @@ from ._stream import CheckedBody, DoneMark, TerminalEvent, Watcher, begins_like_
 from ._trace import add_trace, note_on_span, recording_span
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     import httpx2 as httpx
 
     from ._calls import GatewayCall
@@ -45,9 +42,6 @@ else:
 _REDIRECTION = 300  # the lowest status that is no success
 _EVENT_STREAM = "text/event-stream"
 _USAGE = re.compile(rb'"usage": ?\{')  # most chunks of DeepSeek say that it is null
-# These headers describe a body, and a body of ours has its own.
-_OF_THE_BODY = frozenset({b"content-encoding", b"content-length", b"content-type", b"transfer-encoding"})
-
 _UNAUTHORISED = {401, 403}
 
 
@@ -188,7 +182,7 @@ class Exchange:
             _warn(f"{status} from DeepSeek: {remedy}", response)
         if text != response.text:
             kind = [(b"content-type", b"application/json")]
-            response = _with_body(response, status, content=text.encode(), headers=kind)
+            response = with_body(response, status, content=text.encode(), headers=kind)
         if final(status, self.facts):
             response.headers["x-should-retry"] = "false"
         return response
@@ -201,7 +195,7 @@ class Exchange:
             if fault := hidden_fault(response.text, self.facts):
                 return _explained(fault, response)
         status = response.status_code
-        given = _with_body(response, status, stream=httpx.ByteStream(body)) if self.streamed else response
+        given = with_body(response, status, stream=httpx.ByteStream(body)) if self.streamed else response
         if self.streamed and begins_like_events(body):  # whatever it is labelled
             return self._checked(given)
         if not (self.streamed and asks_for_a_stream(self.request)):
@@ -211,7 +205,7 @@ class Exchange:
             events = as_events(json.loads(body))
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
             return self._not(response, "a stream")
-        return _with_body(response, status, content=events, headers=[(b"content-type", _EVENT_STREAM.encode())])
+        return with_body(response, status, content=events, headers=[(b"content-type", _EVENT_STREAM.encode())])
 
     @property
     def _asks_a_model(self) -> bool:
@@ -235,7 +229,7 @@ class Exchange:
         merged = MergedChunks() if self._destination.merges and isinstance(end, DoneMark) else None
         body = CheckedBody(response, end, timeouts, watcher, merged)
         if body.decoded:
-            return _with_body(response, response.status_code, stream=body)
+            return with_body(response, response.status_code, stream=body)
         response.stream = body
         return response
 
@@ -285,22 +279,4 @@ def _explained(fault: Fault, response: httpx.Response) -> httpx.Response:
     _warn(fault.logged, response)
     retry = [] if fault.retry is None else [(b"x-should-retry", str(fault.retry).lower().encode())]
     headers = [(b"content-type", b"application/json"), *retry]
-    return _with_body(response, fault.status, content=json.dumps(fault.body).encode(), headers=headers)
-
-
-def _with_body(
-    response: httpx.Response, status: int, *, headers: Iterable[tuple[bytes, bytes]] = (), **body: Any
-) -> httpx.Response:
-    replaced = {name for name, _ in headers}
-    if "content" in body or "content-encoding" in response.headers:
-        replaced |= _OF_THE_BODY if "content" in body else {b"content-encoding", b"content-length"}
-    kept = [(name, value) for name, value in response.headers.raw if name.lower() not in replaced]
-    made = httpx.Response(
-        status, headers=[*kept, *headers], request=response.request, extensions=response.extensions, **body
-    )
-    if "content" in body:
-        try:
-            made.elapsed = response.elapsed
-        except RuntimeError:  # the request was not sent
-            made.elapsed = timedelta(0)
-    return made
+    return with_body(response, fault.status, content=json.dumps(fault.body).encode(), headers=headers)
