@@ -4,22 +4,39 @@ from __future__ import annotations
 
 import logging
 import os
+import tempfile
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import openai
 import pytest
 from calling import FLAVOURS, KEY, TOKEN, run
+from hypothesis import Phase, settings
+from hypothesis.configuration import set_hypothesis_home_dir
 from loopback import Loopback, serve
 
 from deepseek_gateway import GatewayConfig
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 OURS = ("CLOUDFLARE_", "CF_AIG_", "DEEPSEEK_", "OPENAI_")
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR")
+
+# A deadline or a database would make a test depend on the machine, and a cache may not be in the checkout.
+set_hypothesis_home_dir(Path(tempfile.gettempdir()) / "hypothesis")
+settings.register_profile(
+    "tests",
+    database=None,
+    deadline=None,
+    derandomize="CI" in os.environ,
+    max_examples=100,
+    phases=[Phase.explicit, Phase.generate, Phase.shrink],
+    print_blob=True,
+)
+settings.register_profile("long", settings.get_profile("tests"), derandomize=False, max_examples=5_000)
+settings.load_profile("tests")
 
 
 pytest_plugins = ["pytester"]
