@@ -93,6 +93,18 @@ def test_notebook_streams_and_is_answered_from_the_cache(run: Run, tmp_path: Pat
     assert "('HIT', Usage(" in printed
 
 
+def test_span_and_gateway_know_each_other(started: Started, gateway_emulator: Emulator) -> None:
+    pytest.importorskip("opentelemetry.sdk", reason="needs the group examples")
+    with started("tracing.py", "What is Cloudflare?") as process:
+        printed, exported = process.communicate(timeout=60)
+    assert printed.endswith("You asked: What is Cloudflare?\n")
+    span = json.loads(exported)
+    (request,) = gateway_emulator.requests
+    assert span["context"]["trace_id"] == f"0x{request.headers['cf-aig-otel-trace-id']}"
+    assert span["context"]["span_id"] == f"0x{request.headers['cf-aig-otel-parent-span-id']}"
+    assert span["attributes"]["cloudflare.ai_gateway.log_id"]
+
+
 class TestFastapi:
     @pytest.fixture(autouse=True)
     def needs_fastapi(self) -> None:
