@@ -187,15 +187,14 @@ def demo(
     """Show what the library does, on a local emulator.
 
     No account is needed. Makes the same call on every route, and shows a stream, a cache hit, an error with its
-    remedy, a retry and structured output. With --live, your own settings are used for the routes that they reach and
-    for a stream.
+    remedy, a retry and structured output. With --live, it makes a call and streams an answer with your own settings.
     """
     if not live and (route or env_file or endpoint):
         raise typer.BadParameter("--route, --env-file and --endpoint need --live: the emulator takes no settings")
     config = load_settings(route, env_file, endpoint)[0] if live else None
     from .demo import run_live, run_on_emulator  # noqa: PLC0415  # they import openai
 
-    raise typer.Exit(run_live(config, only=route) if config else run_on_emulator())
+    raise typer.Exit(run_live(config) if config else run_on_emulator())
 
 
 @app.command("emulator", epilog=_NOT_SERVED)

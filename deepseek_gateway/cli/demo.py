@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import asdict, replace
-from functools import partial
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TypeAlias, cast, get_args
 
 import typer
@@ -16,22 +15,21 @@ from deepseek_gateway._calls import logger, record_calls
 from deepseek_gateway._client import create_async_client, create_client
 from deepseek_gateway._headers import gateway_headers
 from deepseek_gateway._request import request_facts
-from deepseek_gateway._settings import DEFAULT_MODEL, SETTINGS, VARIABLE, Route, problems_in
+from deepseek_gateway._settings import DEFAULT_MODEL, SETTINGS, Route
 
 from .ask import Answer
-from .options import print_beside, printable, without_secrets
+from .options import print_beside, without_secrets
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterator
 
     from deepseek_gateway._config import GatewayConfig
     from deepseek_gateway.emulator import Emulator
 
-Step: TypeAlias = "tuple[str, Callable[[], Iterable[str]], GatewayConfig]"
+Step: TypeAlias = "tuple[str, Iterator[str]]"  # a title, and what makes the lines below it
 
 _QUESTION: Any = {"model": DEFAULT_MODEL, "messages": [{"role": "user", "content": "What is Cloudflare?"}]}
 _CREDENTIALS = ("Authorization", "cf-aig-authorization")
-_ROUTES: tuple[Route, ...] = get_args(Route)
 
 
 class Company(BaseModel):
@@ -50,7 +48,7 @@ def run_on_emulator() -> int:
     try:
         with Emulator() as emulator:
             typer.echo("A local emulator answers in place of Cloudflare and DeepSeek. No account is needed.\n")
-            status = take(steps_on(emulator))
+            status = take(steps_on(emulator), emulator.config())
     finally:
         logger.removeHandler(quiet)
     typer.echo("\nTo go live, set these in the environment or in .env. Then: deepseek-gateway demo --live")
@@ -60,57 +58,42 @@ def run_on_emulator() -> int:
     return status
 
 
-def run_live(config: GatewayConfig, *, only: Route | None = None) -> int:
-    """Call each route that a person's own settings reach, and stream an answer. Return the exit status."""
-    steps: list[Step] = []
-    for route in (only,) if only else _ROUTES:
-        if why_not := "" if only else unreachable(route, config):
-            print_beside("Skipped: ", f"{route}, {why_not}.")
-        else:
-            steps.append(_call_of(replace(config, route=route)))
-    return take([*steps, _stream_of(config)])
+def run_live(config: GatewayConfig) -> int:
+    """Take the steps that a person's own settings allow, on their route, and return the exit status."""
+    return take(steps_anywhere([config]), config)
 
 
-def unreachable(route: Route, config: GatewayConfig) -> str:
-    """Say why a route cannot be reached with these settings, if it cannot."""
-    if missing := [name for each in problems_in(asdict(config) | {"route": route}, {}) for name in each.missing]:
-        return f"which needs {' or '.join(missing)}"
-    if config.endpoint and "direct" not in {route, config.route} and (route == "rest") != (config.route == "rest"):
-        return f"because {VARIABLE['endpoint']} is for the route {config.route}"
-    return ""
+def steps_anywhere(configs: list[GatewayConfig]) -> list[Step]:
+    """List the steps that need no emulator: a call with each of the settings, and a stream with the first."""
+    calls = [(f'create_client(route="{config.route}")', _call(config)) for config in configs]
+    return [*calls, ("A stream: create_async_client(), stream=True", _stream(configs[0]))]
 
 
 def steps_on(emulator: Emulator) -> list[Step]:
-    """List the steps: a title, what to do, and the settings."""
+    """List the steps on a local emulator."""
     config = emulator.config()
     return [
-        *(_call_of(emulator.config(route)) for route in _ROUTES),
-        _stream_of(config),
-        ("A cache hit: extra_headers=gateway_headers(cache_key=...)", partial(_cache_hit, config), config),
-        ("An error with its remedy: the token is missing", partial(_error, emulator), config),
-        ("A retry: the gateway does not reach DeepSeek", partial(_retry, emulator), config),
-        ("Structured output: an OpenAI program's parse()", partial(_structured, emulator), config),
+        *steps_anywhere([emulator.config(route) for route in get_args(Route)]),
+        ("A cache hit: extra_headers=gateway_headers(cache_key=...)", _cache_hit(config)),
+        ("An error with its remedy: the token is missing", _error(emulator.config(gateway_token=None))),
+        ("A retry: the gateway does not reach DeepSeek", _retry(emulator)),
+        ("Structured output: an OpenAI program's parse()", _structured(emulator)),
     ]
 
 
-def take(steps: list[Step]) -> int:
+def take(steps: list[Step], config: GatewayConfig) -> int:
     """Take the steps and print what happened. Return the exit status, which is 1 if a step failed."""
     failed = 0
-    for title, act, config in steps:
+    for title, lines in steps:
         print_beside(title, "", bold=True)
         try:
-            for line in act():
-                print_beside("  ", printable(line))
+            for line in lines:
+                print_beside("  ", line)
         except (OpenAIError, ValueError) as error:
             failed += 1
-            text = printable(without_secrets(f"{type(error).__name__}: {error}", asdict(config)))
-            print_beside("  FAILED  ", text, fg="red")
+            print_beside("  FAILED  ", without_secrets(f"{type(error).__name__}: {error}", asdict(config)), fg="red")
     typer.echo(f"\n{len(steps) - failed} of {len(steps)} steps succeeded.")
     return int(failed > 0)
-
-
-def _call_of(config: GatewayConfig) -> Step:
-    return f'create_client(route="{config.route}")', partial(_call, config), config
 
 
 def _call(config: GatewayConfig) -> Iterator[str]:
@@ -126,10 +109,6 @@ def _call(config: GatewayConfig) -> Iterator[str]:
     if not answer.text:
         raise ValueError("the answer is empty")
     yield from (sent[0], f"{sent[1]}: {calls[-1].status} after {calls[-1].elapsed:.3f} s")
-
-
-def _stream_of(config: GatewayConfig) -> Step:
-    return "A stream: create_async_client(), stream=True", partial(_stream, config), config
 
 
 def _stream(config: GatewayConfig) -> Iterator[str]:
@@ -152,8 +131,8 @@ def _cache_hit(config: GatewayConfig) -> Iterator[str]:
     yield f"{first}, then {second}: the gateway answers the same question without DeepSeek"
 
 
-def _error(emulator: Emulator) -> Iterator[str]:
-    with create_client(emulator.config(gateway_token=None)) as client:
+def _error(config: GatewayConfig) -> Iterator[str]:
+    with create_client(config) as client:
         try:
             client.chat.completions.create(**_QUESTION)
         except AuthenticationError as error:

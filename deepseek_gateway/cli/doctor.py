@@ -17,7 +17,7 @@ from deepseek_gateway._config import Findings, GatewayConfig, look_up
 from deepseek_gateway._request import RefusedRequestError, model_on
 from deepseek_gateway._settings import DEFAULT_MODEL, OPENAI_VARIABLES, SETTINGS, VARIABLE
 
-from .computer import Judgement, installed, judge_proxies, judge_trusted_certificates, judge_versions, masked
+from .computer import Judgement, installed, judge_proxies, judge_trusted_certificates, judge_versions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -61,15 +61,11 @@ def _settings(case: Case) -> Judgement:
     if not problems:
         return Judgement("pass", f"all that the {case.config.route} route needs; requests go to {case.config.base_url}")
     missing = {name for problem in problems for name in problem.missing}
-    found = "; ".join(
-        problem.sentence.partition(":")[0] if problem.missing else problem.sentence for problem in problems
-    )
+    found = "; ".join(each.sentence.partition(":")[0] if each.missing else each.sentence for each in problems)
     remedy = "set what is missing in the environment or in a .env file" if missing else "correct it"
-    lines = [f"{remedy}. {case.findings.looked}"]
-    lines += [
-        f"{each.variables[0]}: {each.meaning} ({each.source})" for each in SETTINGS if each.variables[0] in missing
-    ]
-    return Judgement("fail", found, "\n".join(lines))
+    variables = ((each.variables[0], f"{each.meaning} ({each.source})") for each in SETTINGS)
+    about = (f"{name}: {meaning}" for name, meaning in variables if name in missing)
+    return Judgement("fail", found, "\n".join((f"{remedy}. {case.findings.looked}", *about)))
 
 
 def _hidden_values(case: Case) -> Judgement:
@@ -115,9 +111,9 @@ def _translation(case: Case) -> Judgement:
             found = f"{' and '.join(idle)} without effect, because {adapt} is off"
             return Judgement("warn", found, f"unset {adapt}, or {' and '.join(idle)}")
         return Judgement("pass", f"{adapt} is off, so DeepSeek may refuse what is written for OpenAI")
-    models = f"OpenAI's model names become {config.model}" if config.model else "OpenAI's model names are not replaced"
-    thinking = {None: "as DeepSeek does by default", True: "on", False: "off"}[config.thinking]
-    return Judgement("pass", f"on; {models}; thinking {thinking}, unless a call says otherwise")
+    models = f"OpenAI's model names become {config.model}" if config.model else "OpenAI's model names are kept"
+    thinking = {None: "as each call says", True: "on by default", False: "off by default"}[config.thinking]
+    return Judgement("pass", f"on; {models}; thinking {thinking}")
 
 
 def _fallback(case: Case) -> Judgement:
@@ -129,8 +125,8 @@ def _fallback(case: Case) -> Judgement:
     if not config.api_key:
         found = "it needs a key of your own, so it serves only calls that bring one"
         return Judgement("warn", found, f"set {VARIABLE['api_key']}, or unset {fallback}")
-    where = masked(config.direct_endpoint)
-    return Judgement("pass", f"while the gateway is down, calls go to {where}, past its policies and its log")
+    found = f"while the gateway is down, calls go to {config.direct_endpoint}, past its policies and its log"
+    return Judgement("pass", found)
 
 
 def _clock(probe: Probe) -> Judgement:
@@ -146,7 +142,7 @@ def _clock(probe: Probe) -> Judgement:
 
 
 def _fallback_reached(probe: Probe) -> Judgement:
-    where = masked(probe.config.direct_endpoint)
+    where = probe.config.direct_endpoint
     if error := probe.direct_error():
         return Judgement("fail", f"{where}: {error}", f"check {VARIABLE['direct_endpoint']} and {VARIABLE['api_key']}")
     return Judgement("pass", f"{where} accepted the key")

@@ -84,9 +84,9 @@ def styled(stream: TextIO) -> bool:
 
 def print_beside(margin: str, text: str, **style: Any) -> None:
     """Print a text beside its margin, which gets the style. A long URL or path stays in one piece, to be copied."""
-    width = shutil.get_terminal_size().columns - len(margin)
+    width = max(shutil.get_terminal_size().columns - len(margin), 20)
     wrapper = textwrap.TextWrapper(width, break_long_words=False, break_on_hyphens=False)
-    lines = [line for paragraph in text.splitlines() for line in wrapper.wrap(paragraph)]
+    lines = [line for paragraph in printable(text).splitlines() for line in wrapper.wrap(paragraph)]
     typer.secho(margin, nl=False, **(style if styled(sys.stdout) else {}))
     typer.echo(f"\n{' ' * len(margin)}".join(lines))
 

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     from deepseek_gateway._config import Findings
 
-_SYMBOLS = {"pass": "\N{CHECK MARK}", "warn": "!", "fail": "\N{BALLOT X}"}
-_ASCII_SYMBOLS = {"pass": "+", "warn": "!", "fail": "x"}
+_SYMBOLS = {"pass": "\N{CHECK MARK}+", "warn": "!!", "fail": "\N{BALLOT X}x"}  # the second is plain ASCII
+_COLOURS = {"pass": "green", "warn": "yellow", "fail": "red"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +82,8 @@ def exit_status(results: dict[str, Judgement]) -> int:
 def summary(results: dict[str, Judgement]) -> str:
     """Count the verdicts in a sentence."""
     counts = Counter(result.verdict for result in results.values())
-    return (
-        f"{counts['pass']} passed, {counts['warn']} with a warning, {counts['fail']} failed, {counts['skip']} skipped."
-    )
+    passed, warned, failed, skipped = (counts[verdict] for verdict in ("pass", "warn", "fail", "skip"))
+    return f"{passed} passed, {warned} with a warning, {failed} failed, {skipped} skipped."
 
 
 def as_json(findings: Findings, results: dict[str, Judgement]) -> str:
@@ -101,19 +100,19 @@ def as_json(findings: Findings, results: dict[str, Judgement]) -> str:
 def print_report(findings: Findings, results: dict[str, Judgement]) -> None:
     """Print the report for a person: failures first, each with its remedy, and what passed in groups."""
 
-    def section(title: str, names: Iterable[str], verdict: str, colour: str) -> None:
+    def section(title: str, names: Iterable[str], verdict: str) -> None:
         chosen = {name: results[name] for name in names if results[name].verdict == verdict}
-        symbol = _SYMBOLS[verdict] if (sys.stdout.encoding or "").lower().startswith("utf") else _ASCII_SYMBOLS[verdict]
+        symbol = _SYMBOLS[verdict][not (sys.stdout.encoding or "").lower().startswith("utf")]
         if chosen:
             print_beside(title, "", bold=True)
         for name, result in chosen.items():
-            print_beside(f"  {symbol} ", f"{name}: {result.found}", fg=colour)
+            print_beside(f"  {symbol} ", f"{name}: {result.found}", fg=_COLOURS[verdict])
             print_beside("    ", result.remedy) if result.remedy else None
         if chosen:
             typer.echo()
 
-    section("Failed", results, "fail", "red")
-    section("Warnings", results, "warn", "yellow")
+    section("Failed", results, "fail")
+    section("Warnings", results, "warn")
     shown = shown_settings(findings)
     print_beside("Settings", "", bold=True)
     for setting in shown:
@@ -122,7 +121,7 @@ def print_report(findings: Findings, results: dict[str, Judgement]) -> None:
     print_beside(f"  {'not set':<17}", ", ".join(each.name for each in shown if each.length is None))
     typer.echo()
     for group in dict.fromkeys(GROUP_OF.values()):
-        section(f"Passed: {group}", [name for name in results if GROUP_OF[name] == group], "pass", "green")
+        section(f"Passed: {group}", [name for name in results if GROUP_OF[name] == group], "pass")
     skipped = {name: result.found for name, result in results.items() if result.verdict == "skip"}
     for reason in dict.fromkeys(skipped.values()):
         names = ", ".join(name for name in skipped if skipped[name] == reason)

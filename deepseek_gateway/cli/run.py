@@ -7,7 +7,7 @@ import signal
 import subprocess
 import traceback
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -15,9 +15,6 @@ from deepseek_gateway._settings import OPENAI_VARIABLES
 
 from .options import DebugOption, EndpointOption, EnvFileOption, RouteOption, load_settings, say
 from .serve import as_text
-
-if TYPE_CHECKING:
-    from .forwarder import Line
 
 _NOT_FOUND, _NOT_RUNNABLE, _SIGNALLED = 127, 126, 128  # what a shell reports; to the last it adds the signal's number
 _PROXIES = {"http_proxy", "https_proxy", "all_proxy"}
@@ -48,7 +45,7 @@ def run(  # noqa: PLR0913  # one parameter for each option
     config, _ = load_settings(route, env_file, endpoint)
     from .forwarder import forwarding  # noqa: PLC0415  # it imports openai
 
-    with forwarding(config, _say if log else _ignore) as variables:
+    with forwarding(config, lambda line: say(as_text(line)) if log else None) as variables:
         try:
             status = execute(command, environment(os.environ, variables))
         except OSError as error:
@@ -56,14 +53,6 @@ def run(  # noqa: PLR0913  # one parameter for each option
             say(f"{traceback.format_exc() if debug else ''}{command[0]} {problem}.")
             raise typer.Exit(_NOT_FOUND if isinstance(error, FileNotFoundError) else _NOT_RUNNABLE) from None
     raise typer.Exit(status)
-
-
-def _say(line: "Line") -> None:
-    say(as_text(line))
-
-
-def _ignore(_: "Line") -> None:
-    pass
 
 
 def environment(environ: Mapping[str, str], variables: Mapping[str, str]) -> dict[str, str]:

@@ -119,9 +119,9 @@ class TestSettings:
     @pytest.mark.parametrize(
         ("environ", "found"),
         [
-            ({}, "on; OpenAI's model names are not replaced; thinking as DeepSeek does by default"),
+            ({}, "on; OpenAI's model names are kept; thinking as each call says"),
             ({"DEEPSEEK_MODEL": "deepseek-v4-pro"}, "OpenAI's model names become deepseek-v4-pro"),
-            ({"DEEPSEEK_THINKING": "off"}, "thinking off, unless a call says otherwise"),
+            ({"DEEPSEEK_THINKING": "off"}, "thinking off by default"),
             ({"DEEPSEEK_GATEWAY_ADAPT": "off"}, "DEEPSEEK_GATEWAY_ADAPT is off"),
         ],
     )
