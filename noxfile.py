@@ -95,7 +95,7 @@ def package(session: nox.Session) -> None:
         archive.extractall(built, filter="data")
     (unpacked,) = (path for path in built.iterdir() if path.is_dir())
     shutil.rmtree(unpacked / "deepseek_gateway")
-    session.install("-q", f"{wheel}[test]", *group("benchmarks", "browser"))
+    session.install("-q", f"{wheel}[test]", *group("benchmarks", "browser", "tracing"))
     session.chdir(unpacked)
     session.run("pytest", "-q", env={"PYTHONPATH": "."})
 
@@ -124,9 +124,8 @@ def matrix() -> list[nox.param]:
 def tests(session: nox.Session, openai: str, log_level: str | None) -> None:
     # The emulator, the examples and the documents do not depend on openai. They are tested with the newest only.
     newest = openai == OPENAI["newest"]
-    session.install(
-        "-q", "-e", ".[test]", *group(*(["benchmarks", "browser", "examples"] if newest else [])), f"openai{openai}"
-    )
+    groups = ["benchmarks", "browser", "examples"] if newest else []
+    session.install("-q", "-e", ".[test]", *group("tracing", *groups), f"openai{openai}")
     selected = [] if newest else ["tests/core", "tests/cli", "tests/testing"]
     if log_level:
         selected = ["-o", f"log_level={log_level}", "tests/core", "--deselect=tests/core/test_chaos.py"]
@@ -157,6 +156,27 @@ def ray(session: nox.Session) -> None:
     """Test the batch on Ray, which takes minutes, and is large to install."""
     session.install("-q", "-e", ".[test]", *group("ray"))
     session.run("pytest", "-q", "-n0", "tests/examples/test_batch_ray.py")
+
+
+# Tracing library -> its version, and the packages that it needs besides. openai-v2 needs httpx but does not declare it,
+# and it imports a module that later versions of opentelemetry-util-genai lack.
+TRACERS = {
+    "opentelemetry-instrumentation-openai-v2": ["2.4b0", "opentelemetry-util-genai==0.4b0", "httpx"],
+    "opentelemetry-instrumentation-genai-openai": ["1.3b0"],
+    "openinference-instrumentation-openai": ["0.1.66"],
+    "logfire": ["5.4.0"],
+    "langfuse": ["5.0.4"],
+    "opentelemetry-instrumentation-httpx": ["0.66b2"],
+}
+
+
+@nox.session
+@nox.parametrize("library", [nox.param(library, id=library) for library in TRACERS])
+def tracing(session: nox.Session, library: str) -> None:
+    """Test each tracing library in its own environment, with nothing sent but to loopback."""
+    version, *more = TRACERS[library]
+    session.install("-q", "-e", ".[test]", *group("tracing"), f"{library}=={version}", *more, "openai==3.57.0")
+    session.run("pytest", "-q", "-n0", "-W", "ignore", "tests/integrations/tracing.py", "-k", library)
 
 
 # Tool -> the fixture that it offers, and the versions of openai that use the HTTP library it mocks.
