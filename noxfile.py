@@ -232,7 +232,7 @@ def mutants(session: nox.Session) -> None:
     session.install("-q", "-e", ".[test]", *group("mutants"))
     copy = Path(session.create_tmp()).resolve() / "copy"
     shutil.rmtree(copy, ignore_errors=True)
-    for name in subprocess.run(["git", "ls-files"], capture_output=True, text=True, check=True).stdout.split():
+    for name in tracked():
         (copy / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(name, copy / name)
     (copy / "mutants").mkdir()  # mutmut fills it; Python ignores an entry of PYTHONPATH that does not exist

@@ -16,6 +16,7 @@ import programs
 import pytest
 from documents import DOCUMENTS, PAGES, README, ROOT, section, tables
 from dotenv import dotenv_values
+from typer.testing import CliRunner
 
 from benchmarks.report import judged, markdown
 from deepseek_gateway import create_client, gateway_headers
@@ -65,6 +66,15 @@ def test_command_table_names_every_command() -> None:
     (commands,) = tables(PAGES["command-line"].partition("\n## ")[0])
     registered = [command.name or getattr(command.callback, "__name__", "") for command in app.registered_commands]
     assert sorted(row[0].strip("`") for row in commands) == sorted(registered)
+
+
+def test_json_of_doctor_has_the_names_that_the_page_lists() -> None:
+    done = CliRunner().invoke(app, ["doctor", "--offline", "--json"])
+    report = json.loads(done.stdout)
+    listed = dict(re.findall(r"(?m)^- `(settings|checks)`: (.+) of each", section(PAGES["command-line"], "doctor")))
+    assert report.keys() == {*listed, "summary", "exit_status"}
+    for name, fields in listed.items():
+        assert list(report[name][0]) == re.findall("`(.+?)`", fields)
 
 
 def test_fixture_table_names_every_fixture_of_the_plugin() -> None:
