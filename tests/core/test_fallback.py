@@ -15,7 +15,7 @@ import pytest
 from calling import KEY, MESSAGES, TOKEN, chat, failing, one_by_one, streamed
 from loopback import EVENTS, Answer, Loopback, completion, serve
 
-from deepseek_gateway import _fallback, create_async_client, record_calls
+from deepseek_gateway import _fallback, create_async_client, create_client, record_calls
 from deepseek_gateway.emulator import Emulator
 
 if TYPE_CHECKING:
@@ -176,6 +176,7 @@ class TestOutage:
         "gateway's own 502": (502, {"success": False, "error": [{"code": 2002, "message": "x"}]}, {}),
         "gateway's own 500": (500, {"success": False, "error": [{"code": 9999, "message": "x"}]}, {}),
         "502 that the gateway passed on": (502, b"<html>", EDGE | {"cf-aig-log-id": "01j"}),
+        "edge's text that the gateway passed on": (502, b"error code: 502", EDGE | {"cf-aig-log-id": "01j"}),
         "502 of DeepSeek": (502, {"error": {"message": "x", "type": "y"}}, {}),
         "503 of DeepSeek": (503, {"error": {"message": "busy", "type": "y"}}, {}),
         "402": (402, {"error": {"message": "x", "type": "y"}}, {}),
@@ -271,15 +272,53 @@ class TestOutage:
         call(config_at(gateway, **settings, **config), lambda c: chat(c.with_options(api_key="key-of-the-copy")))
         assert deepseek.last.header("authorization") == "Bearer key-of-the-copy"
 
+    @pytest.mark.parametrize(
+        ("model", "sent"), [("gpt-4o", "deepseek-v4-pro"), ("deepseek/deepseek-flash", "deepseek-flash")]
+    )
     def test_body_arrives_translated_and_whole(
-        self, call: Call, gateway: Loopback, deepseek: Loopback, config_at: ConfigAt, settings: Settings
+        self,
+        call: Call,
+        gateway: Loopback,
+        deepseek: Loopback,
+        config_at: ConfigAt,
+        settings: Settings,
+        model: str,
+        sent: str,
     ) -> None:
         gateway.answer = edge(522)
         config = config_at(gateway, route="compat", model="deepseek-v4-pro", **settings)
         messages = [{"role": "developer", "content": "Hi"}, *MESSAGES]
-        call(config, lambda client: chat(client, model="gpt-4o", messages=messages))
-        assert deepseek.last.json["model"] == "deepseek-v4-pro"
+        call(config, lambda client: chat(client, model=model, messages=messages))
+        assert deepseek.last.json["model"] == sent
         assert [each["role"] for each in deepseek.last.json["messages"]] == ["system", "user"]
+
+    def test_timeout_of_the_call_holds_for_deepseek_itself(
+        self, call: Call, gateway: Loopback, deepseek: Loopback, config_at: ConfigAt, settings: Settings
+    ) -> None:
+        gateway.answer = edge(522)
+        deepseek.answer = lambda _: Answer((b"{",), 200, {"content-type": "application/json"}, ending="stall")
+        with pytest.raises(openai.APITimeoutError):
+            call(config_at(gateway, **settings), chat, timeout=0.3, max_retries=0)
+
+    def test_call_to_another_address_is_never_redirected_to_deepseek(
+        self, call: Call, gateway: Loopback, deepseek: Loopback, config_at: ConfigAt, settings: Settings, nobody: str
+    ) -> None:
+        body = {"model": "deepseek-flash", "messages": MESSAGES}
+        with pytest.raises(openai.APIConnectionError):
+            call(
+                config_at(gateway, **settings),
+                lambda client: client.post(f"{nobody}/chat/completions", cast_to=object, body=body),
+                max_retries=0,
+            )
+        assert deepseek.received == []
+
+    def test_request_without_a_model_fails_with_the_reason(
+        self, call: Call, gateway: Loopback, deepseek: Loopback, config_at: ConfigAt, settings: Settings
+    ) -> None:
+        gateway.answer = edge(522)
+        error = failing(call, config_at(gateway, **settings), lambda client: client.models.retrieve("x"), max_retries=0)
+        assert error.type == "edge_error"
+        assert deepseek.received == []
 
 
 class TestHalfMinute:
@@ -306,6 +345,34 @@ class TestHalfMinute:
         uses = [at(1000), at(1001), at(1029.9), at(1030.1), at(1031), at(1060.2, completion), at(1060.3)]
         call(config_at(gateway, **settings), lambda client: one_by_one(client, uses))
         assert (len(gateway.received), len(deepseek.received)) == (4, 5)
+
+    def test_other_calls_skip_the_gateway_until_the_call_that_tries_it_is_answered(
+        self,
+        gateway: Loopback,
+        deepseek: Loopback,
+        config_at: ConfigAt,
+        settings: Settings,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        seconds = [1000.0]
+        monkeypatch.setattr(_fallback, "monotonic", lambda: seconds[0])
+        asked: list[tuple[int, int]] = []
+
+        def answer(request: Any) -> Answer:
+            """Make another call before the gateway answers the first call."""
+            if len(gateway.received) == expected:
+                chat(client, timeout=5)
+                asked.append((len(gateway.received), len(deepseek.received)))
+            return completion(request)
+
+        with create_client(config_at(gateway, **settings), max_retries=0) as client:
+            gateway.answer, expected = edge(522), 0
+            chat(client)
+            gateway.answer, expected, seconds[0] = answer, 2, 1031.0
+            chat(client)
+            expected = 3
+            chat(client)
+        assert asked == [(2, 2), (4, 2)]
 
 
 class TestThousandCalls:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from calling import ConfigAt
 
 CHUNK = {"id": "1", "object": "chat.completion.chunk", "created": 1, "model": "deepseek-flash"}
+MEMBERS = b'"usage": null, "system_fingerprint": "fp", "created"'
 
 
 def chunk(delta: dict[str, Any], **more: Any) -> bytes:
@@ -37,29 +38,34 @@ def merged(*reads: bytes) -> bytes:
     return b"".join(merge.feed(data, last=number == len(reads)) for number, data in enumerate(reads, 1))
 
 
-def deltas(body: bytes) -> list[Any]:
-    events = [json.loads(event[6:]) for event in body.split(b"\n\n") if event.startswith(b"data: {")]
-    return [event["choices"][0]["delta"] for event in events]
+def compact(event: bytes) -> bytes:
+    """Write an event as DeepSeek does: without spaces, and without escapes."""
+    return b"data: %s\n\n" % json.dumps(json.loads(event[6:]), ensure_ascii=False, separators=(",", ":")).encode()
 
 
 class TestRules:
     """Only chunks that differ in their text alone become one."""
 
-    ONE: dict[str, tuple[list[bytes], dict[str, Any]]] = {
-        "content": ([chunk({"content": each}) for each in ("Hel", "lo, 你", "好")], {"content": "Hello, 你好"}),
+    ONE: dict[str, tuple[list[bytes], bytes]] = {
+        "content": ([chunk({"content": each}) for each in ("Hel", "lo, 你", "好")], chunk({"content": "Hello, 你好"})),
         "thinking": (
             [chunk({"content": None, "reasoning_content": each}) for each in ("Hm", ", ", "so")],
-            {"content": None, "reasoning_content": "Hm, so"},
+            chunk({"content": None, "reasoning_content": "Hm, so"}),
         ),
-        "arguments": (
-            [tool('{"city"'), tool(': "Paris"}')],
-            {"tool_calls": [{"index": 0, "function": {"arguments": '{"city": "Paris"}'}}]},
+        "arguments": ([tool('{"city"'), tool(': "Paris"}')], tool('{"city": "Paris"}')),
+        "every known member": (
+            [chunk({"content": each}).replace(b'"created"', MEMBERS) for each in "ab"],
+            chunk({"content": "ab"}).replace(b'"created"', MEMBERS),
         ),
     }
 
     @pytest.mark.parametrize(("events", "expected"), ONE.values(), ids=ONE)
-    def test_chunks_of_the_same_kind_become_one(self, events: list[bytes], expected: dict[str, Any]) -> None:
-        assert deltas(merged(b"".join(events))) == [expected]
+    def test_chunks_of_the_same_kind_become_one(self, events: list[bytes], expected: bytes) -> None:
+        assert merged(b"".join(events)) == compact(expected)
+
+    def test_text_before_another_kind_of_chunk_is_kept(self) -> None:
+        events = [chunk({"content": each}) for each in "ab"] + [chunk({"reasoning_content": "c"})]
+        assert merged(b"".join(events)) == compact(chunk({"content": "ab"})) + events[-1]
 
     TWO: dict[str, tuple[bytes, bytes]] = {
         "content and thinking": (chunk({"content": "a"}), chunk({"reasoning_content": "b"})),
@@ -67,6 +73,10 @@ class TestRules:
         "role twice": (chunk({"role": "assistant", "content": "a"}), chunk({"role": "assistant", "content": "b"})),
         "no text": (chunk({"content": ""}), chunk({"content": ""})),
         "finish reason": (chunk({"content": "a"}), chunk({"content": "b"}, finish_reason="stop")),
+        "finish reason twice": (
+            chunk({"content": "a"}, finish_reason="stop"),
+            chunk({"content": "b"}, finish_reason="stop"),
+        ),
         "logprobs": (chunk({"content": "a"}, logprobs={"x": 1}), chunk({"content": "b"}, logprobs={"x": 1})),
         "unknown member": (chunk({"content": "a"}, x=1), chunk({"content": "b"}, x=1)),
         "two tools": (tool("a", 0), tool("b", 1)),
@@ -107,7 +117,7 @@ class TestRules:
 
     def test_crlf_ends_an_event(self) -> None:
         events = [chunk({"content": each}).replace(b"\n", b"\r\n") for each in "ab"]
-        assert deltas(merged(b"".join(events))) == [{"content": "ab"}]
+        assert merged(b"".join(events)) == compact(chunk({"content": "ab"}))
 
 
 def state(chunks: list[Any]) -> Any:
@@ -167,6 +177,15 @@ class TestStreams:
         config = config_at(gateway)
         assert len(self.read(config, merge_chunks=True)) == 1
         assert len(self.read(config, merge_chunks=False)) == 5
+
+    def test_stream_of_deepseek_itself_is_merged_as_well(self, gateway: Loopback, config_at: ConfigAt) -> None:
+        """During an outage of the gateway, whose edge answers 522."""
+        pieces = (b"".join(chunk({"content": each}) for each in "Hello") + DONE,)
+        gateway.answer = lambda request: (
+            Answer(pieces) if request.path.startswith("/itself") else Answer(b"<html>", 522)
+        )
+        config = config_at(gateway, fallback="direct", direct_endpoint=f"{gateway.url}/itself")
+        assert len(self.read(config, merge_chunks=True)) == 1
 
     def test_cut_stream_delivers_what_came_and_raises(self, gateway: Loopback, config_at: ConfigAt) -> None:
         gateway.answer = lambda _: Answer((b"".join(chunk({"content": each}) for each in "Hello"),))
