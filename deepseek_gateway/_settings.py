@@ -66,7 +66,7 @@ _CLOUDFLARE = {
 }
 
 
-_HOST = re.compile(r"[0-9a-f:.]*:[0-9a-f:.]*|[^\W_](?:[\w.-]*[^\W_])?")
+_HOST = re.compile(r"[0-9a-f:.]*:[0-9a-f:.]*|[^\W_](?:[\w.-]*[^\W_])?", re.ASCII)
 _NUMBERS = re.compile(r"(?:0x[0-9a-f]*|[0-9]+)(?:\.(?:0x[0-9a-f]*|[0-9]+))*")  # systems read these as addresses
 _DOTS = re.compile(r"(?:^|/)(?:\.|%2e){1,2}(?:/|$)", re.IGNORECASE)
 
@@ -89,7 +89,7 @@ def _url_rule(endpoint: str) -> str | None:  # noqa: PLR0911  # a list of rules,
     if url.scheme not in {"http", "https"} or not url.hostname:
         return "is not an http(s) URL; give it like https://ai.example.com"
     if not _HOST.fullmatch(url.hostname) or (_NUMBERS.fullmatch(url.hostname) and not _address(url.hostname)):
-        return "has no valid host; give it like https://ai.example.com"
+        return "has no valid host; give it in ASCII, like https://ai.example.com"
     if _DOTS.search(url.path):
         return "has a path segment of dots, which would lead elsewhere; give the path that it leads to"
     if re.search(r"[{}<>$]", endpoint):

@@ -254,7 +254,7 @@ class CheckedBody(httpx.SyncByteStream, httpx.AsyncByteStream):
         begins = filler.end() if filler else 0
         passed, self._held = held[:begins], held[begins:]
         new = self._held[-len(chunk) - _LINE_ENDS :]  # the rest has been searched
-        whole = b"\n\n" in new or b"\r\n\r\n" in new
+        whole = b"\n\n" in new or b"\r\n\r\n" in new or (self._end is not None and self._end.reached)
         size = len(self._held)
         if not whole and size < _LONGEST_ERROR and (size < _KEPT or may_hold_a_fault(self._held)):
             return passed

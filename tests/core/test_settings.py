@@ -87,6 +87,7 @@ MALFORMED: dict[str, tuple[str, str, str]] = {
     "endpoint without TLS": ("DEEPSEEK_GATEWAY_ENDPOINT", "http://ai.example.com", "use https"),
     "endpoint like loopback": ("DEEPSEEK_GATEWAY_ENDPOINT", "http://127.0.0.1.example.com", "use https"),
     "endpoint, bad host": ("DEEPSEEK_GATEWAY_ENDPOINT", "https://-_.é*", "no valid host"),
+    "endpoint, host outside ASCII": ("DEEPSEEK_GATEWAY_ENDPOINT", "https://h\u00aax.example", "in ASCII"),
     "endpoint, octal host": ("DEEPSEEK_GATEWAY_ENDPOINT", "https://0177.0.0.1", "no valid host"),
     "endpoint, hexadecimal host": ("DEEPSEEK_GATEWAY_ENDPOINT", "http://0x7f.1", "no valid host"),
     "endpoint, host of one number": ("DEEPSEEK_GATEWAY_ENDPOINT", "https://2130706433", "no valid host"),

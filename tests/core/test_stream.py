@@ -73,6 +73,13 @@ class TestChat:
         got = collect(flavour, config_at(gateway), streamed, timeout=0.2)
         assert (got.error, len(got)) == (None, 1)
 
+    def test_done_alone_ends_a_stream_whose_connection_breaks(
+        self, flavour: str, gateway: Loopback, config_at: ConfigAt
+    ) -> None:
+        gateway.answer = lambda _: Answer((b"data: [DONE]",), ending="broken")
+        got = collect(flavour, config_at(gateway), streamed, max_retries=0)
+        assert (list(got), got.error) == ([], None)
+
     CUT: dict[str, tuple[bytes, ...]] = {
         "empty": (),
         "comment only": (b": keep-alive\n\n",),
