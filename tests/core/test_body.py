@@ -15,6 +15,8 @@ from calling import KEY, TOKEN, chat, failing, streamed
 from loopback import COMPLETION, Answer, Loopback
 
 from deepseek_gateway import record_calls
+from deepseek_gateway._body import BoundedBody
+from deepseek_gateway._connections import httpx
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -64,6 +66,12 @@ class TestBounds:
         assert error.body["original"] == "x" * 1_048_576
         assert len(error.body["message"]) < 400
 
+    def test_error_is_read_to_the_last_byte_of_a_mebibyte_and_no_further(self) -> None:
+        pieces = iter([b"x" * 1_048_575, b"y", b"z"])
+        body = BoundedBody(httpx.Response(418, content=pieces), 5, error=True)
+        assert b"".join(body) == b"x" * 1_048_575 + b"y"
+        assert list(pieces) == [b"z"]
+
     def test_compressed_error_is_cut_after_64_kib_of_the_wire(
         self, call: Call, gateway: Loopback, config_at: ConfigAt
     ) -> None:
@@ -78,8 +86,9 @@ class TestBounds:
     ) -> None:
         gateway.answer = lambda _: Answer(dripping(b'{"id":'), 200, JSON)
         began = time.monotonic()
-        with pytest.raises(openai.APITimeoutError):
+        with pytest.raises(openai.APITimeoutError) as caught:
             call(config_at(gateway), streamed, timeout=TIMEOUT, max_retries=0)
+        assert str(caught.value.__cause__) == "The body took longer than the read timeout."
         assert time.monotonic() - began < 8
 
     def test_whole_body_that_comes_in_place_of_a_stream_is_read_beyond_a_mebibyte(
