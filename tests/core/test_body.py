@@ -135,7 +135,9 @@ def test_error_in_a_charset_that_decodes_text_is_read_in_this_charset(
 
 UNREADABLE: dict[str, tuple[bytes, str]] = {
     "page": (b"<html><title>Log in</title></html>", "Log in"),
+    "page after a blank line": (b"\n<html><title>Log in</title></html>", "Log in"),
     "text": (b"OK", "OK"),
+    "text that ends like JSON": (b"OK}", "OK}"),
     "list": (b"[]", "[]"),
     "cut JSON": (b'{"id": "x", "choi', '{"id": "x", "choi'),
     "no UTF-8": (b'{"id": "\xff"}', '{"id": "\ufffd"}'),
@@ -144,14 +146,23 @@ UNREADABLE: dict[str, tuple[bytes, str]] = {
 
 
 @pytest.mark.parametrize(("body", "shown"), UNREADABLE.values(), ids=UNREADABLE)
-@pytest.mark.parametrize("label", ["application/json", "text/html"])
+@pytest.mark.parametrize("label", ["application/json", "text/html", ""])
 def test_success_that_is_no_answer_raises_an_error_and_is_not_asked_for_again(
-    call: Call, gateway: Loopback, config_at: ConfigAt, body: bytes, shown: str, label: str
+    call: Call,
+    gateway: Loopback,
+    config_at: ConfigAt,
+    caplog: pytest.LogCaptureFixture,
+    body: bytes,
+    shown: str,
+    label: str,
 ) -> None:
     gateway.answer = lambda _: Answer(body, 200, {"content-type": label})
     error = failing(call, config_at(gateway))
     assert (error.status_code, error.type) == (502, "upstream_error")
-    assert error.body["message"] == f"200 came with {label} in place of an answer in JSON: {shown}"
+    what = f"200 came with {label or 'no content type'} in place of an answer in JSON"
+    assert error.body["message"] == f"{what}: {shown}"
+    assert error.body["original"] == body.decode("utf-8", "replace")
+    assert caplog.messages == [f"502 upstream_error: {what}"]
     assert len(gateway.received) == 1
 
 

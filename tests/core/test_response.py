@@ -122,7 +122,15 @@ class TestUpstreamErrors:
 class TestDirect:
     """On the route direct, DeepSeek answers itself, so an error is DeepSeek's whatever it looks like."""
 
-    @pytest.mark.parametrize("body", ["<title>busy</title>", "error code: 1010", "Your request was blocked.", ""])
+    BODIES = (
+        "<title>busy</title>",
+        "error code: 1010",
+        "Your request was blocked.",
+        "",
+        '{"title": "x", "status": 500}',
+    )
+
+    @pytest.mark.parametrize("body", BODIES)
     def test_text_that_looks_like_the_edges_is_deepseeks(self, gateway: Loopback, body: str) -> None:
         gateway.answer = lambda _: Answer(body.encode(), 500, {"cf-ray": "8f0-FRA", "content-type": "text/html"})
         config = GatewayConfig(route="direct", api_key=KEY, direct_endpoint=gateway.url)
@@ -130,6 +138,7 @@ class TestDirect:
         assert error.type == "upstream_error"
         shown = "busy" if "busy" in body else body or "an empty body"
         assert error.body["message"] == f"500 from DeepSeek: {shown}"
+        assert error.body["original"] == (json.loads(body) if body.startswith("{") else body)
 
     @pytest.mark.parametrize(
         ("route", "whose", "remedy"),
