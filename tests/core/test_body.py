@@ -205,6 +205,7 @@ class TestEchoedCredentials:
         assert "[redacted]" in shown
         assert secret not in shown
         assert written not in shown
+        assert error.response.headers.get_list("content-type") == ["application/json"]
 
     @pytest.mark.parametrize("spelling", [str, escaped])
     def test_credential_in_an_error_event_is_redacted(

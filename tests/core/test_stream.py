@@ -12,7 +12,7 @@ import openai
 import pytest
 from answers import DELTA, DONE, RESPONSE, RESPONSE_EVENTS, event, long_form, response_event
 from calling import collect, responses_streamed, streamed
-from loopback import Answer, Loopback, completion
+from loopback import EVENTS, Answer, Loopback, completion
 
 from deepseek_gateway import GatewayConfig, create_client
 
@@ -288,6 +288,21 @@ class TestErrors:
         assert "429 ai_gateway_error (2003): the gateway's own rate limit is reached" in caplog.text
         assert (got, got.error.code, got.error.type) == ([], "2003", "ai_gateway_error")
         assert "429 from AI Gateway, not from DeepSeek: the gateway's own rate limit" in str(got.error)
+
+    def test_deepseek_error_in_the_first_event_is_raised_as_in_a_bare_client(
+        self, flavour: str, gateway: Loopback, config_at: ConfigAt, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        error = {"message": "busy", "type": "server_error"}
+        gateway.answer = lambda _: Answer([{"error": error}])
+        got = collect(flavour, config_at(gateway), streamed)
+        assert (got, type(got.error), got.error.body) == ([], openai.APIError, error)
+        assert caplog.messages == []
+
+    def test_first_event_whose_error_is_null_is_delivered(
+        self, flavour: str, gateway: Loopback, config_at: ConfigAt
+    ) -> None:
+        gateway.answer = lambda _: Answer([EVENTS[0] | {"error": None}])
+        assert contents(collect(flavour, config_at(gateway), streamed)) == ["Hel"]
 
     def test_error_after_an_event_is_raised_as_in_a_bare_client(
         self, flavour: str, gateway: Loopback, config_at: ConfigAt
