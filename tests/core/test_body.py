@@ -235,3 +235,10 @@ class TestEchoedCredentials:
             assert calls[0].log_id == "[redacted]"
             assert KEY not in repr(calls) + caplog.text
             assert TOKEN not in repr(calls) + caplog.text
+
+    def test_credential_in_an_id_of_an_error_is_redacted_for_a_caller_that_records_nothing(
+        self, call: Call, gateway: Loopback, config_at: ConfigAt, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        gateway.answer = lambda _: Answer({}, 401, {"cf-aig-log-id": TOKEN})
+        assert failing(call, config_at(gateway)).request_id == "[redacted]"
+        assert TOKEN not in caplog.text

@@ -374,6 +374,25 @@ class TestHalfMinute:
             chat(client)
         assert asked == [(2, 2), (4, 2)]
 
+    def test_lost_connection_does_not_end_the_outage(
+        self,
+        gateway: Loopback,
+        deepseek: Loopback,
+        config_at: ConfigAt,
+        settings: Settings,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        seconds = [1000.0]
+        monkeypatch.setattr(_fallback, "monotonic", lambda: seconds[0])
+        with create_client(config_at(gateway, **settings), max_retries=0) as client:
+            gateway.answer = edge(522)
+            chat(client)
+            gateway.answer, seconds[0] = lambda _: Answer((b"{",), ending="broken"), 1031.0
+            with pytest.raises(openai.APIConnectionError):
+                chat(client)
+            chat(client)
+        assert (len(gateway.received), len(deepseek.received)) == (2, 2)
+
 
 class TestThousandCalls:
     """The gateway dies in the middle of a run, and comes back."""

@@ -28,8 +28,15 @@ class TestRefusedRequests:
     @pytest.mark.parametrize("model", ["dynamic/cheap", "openai/gpt-5"])
     @pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])
     @pytest.mark.parametrize("max_retries", [0, 2], ids=["no retries", "2 retries"])
-    def test_model_that_provider_cannot_reach_is_refused_with_the_right_route(
-        self, call: Call, gateway: Loopback, config_at: ConfigAt, model: str, stream: bool, max_retries: int
+    def test_model_that_provider_cannot_reach_is_refused_once_with_the_right_route(
+        self,
+        call: Call,
+        gateway: Loopback,
+        config_at: ConfigAt,
+        caplog: pytest.LogCaptureFixture,
+        model: str,
+        stream: bool,
+        max_retries: int,
     ) -> None:
         messages = [{"role": "user", "content": "Hi"}]
 
@@ -40,7 +47,9 @@ class TestRefusedRequests:
             call(config_at(gateway), use, max_retries=max_retries)
         error = caught.value
         assert gateway.received == []
-        assert (error.status_code, error.code, error.param) == (400, "wrong_route", "model")
+        assert len(caplog.messages) == 1
+        assert (error.status_code, error.type) == (400, "invalid_request_error")
+        assert (error.code, error.param) == ("wrong_route", "model")
         assert f"{model!r} cannot be reached on the provider route" in error.message
         assert "create_client(route='compat')" in error.message
         assert error.response.elapsed.total_seconds() == 0

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import openai
 import pytest
-from answers import AT_ONCE, LOGGED, long_form, short_form, to_bytes
+from answers import AT_ONCE, DONE, LOGGED, long_form, short_form, to_bytes
 from calling import KEY, TOKEN, chat, failing, run
 from loopback import COMPLETION, Answer, Loopback, Received
 
@@ -35,6 +35,7 @@ UPSTREAM_ERRORS: dict[str, tuple[int, str, str, int]] = {
         "missing field `messages`",
         1,
     ),
+    "status that is no error": (300, "Choose one", "Choose one", 1),
     "page": (502, "<html><title>502 from a proxy</title></html>", "502 from a proxy", 2),
     "page in upper case": (502, "<HTML><TITLE>502 from a proxy</TITLE>Nothing else</HTML>", ": 502 from a proxy", 2),
     "empty body": (500, "", "an empty body", 2),
@@ -480,9 +481,10 @@ class TestHeaders:
         self, gateway: Loopback, config_at: ConfigAt
     ) -> None:
         httpx: Any = import_module(openai.DefaultHttpxClient.__base__.__module__)  # type: ignore[union-attr]
+        gateway.answer = lambda _: Answer((DONE,), ending="stall")
         config = config_at(gateway)
         with create_client(config) as client:
             request = httpx.Request("POST", config.base_url + "/chat/completions", json={"stream": True})
             response = client._client.send(request, stream=True)  # noqa: SLF001  # the SDK gives every request timeouts
-            assert response.read().endswith(b"data: [DONE]\n\n")
+            assert next(response.iter_lines()) == "data: [DONE]"
             response.close()
