@@ -231,6 +231,14 @@ class TestOptions:
         assert gateway.last.header("x-from-http-options") == "1"
         assert gateway.last.header("connection") == "close"
 
+    def test_redirects_of_another_service_are_followed_if_http_options_say_so(
+        self, call: Call, gateway: Loopback, config_at: ConfigAt
+    ) -> None:
+        gateway.answer = lambda got: Answer({}, 200 if got.path == "/there" else 307, {"location": "/there"})
+        url, options = f"{gateway.url}/here", {"follow_redirects": True}
+        call(config_at(gateway), lambda client: client.get(url, cast_to=object), http_options=options)
+        assert gateway.last.path == "/there"
+
     def test_login_in_http_options_is_sent_with_a_stored_key(
         self, call: Call, gateway: Loopback, config_at: ConfigAt
     ) -> None:

@@ -142,6 +142,12 @@ def test_beta_endpoint_is_translated_too(call: Call, gateway: Loopback, config_a
     assert gateway.last.json["max_tokens"] == 5
 
 
+def test_call_with_a_query_is_translated_too(call: Call, gateway: Loopback, config_at: ConfigAt) -> None:
+    call(config_at(gateway), lambda client: chat(client, max_completion_tokens=5, extra_query={"x": "1"}))
+    assert gateway.last.path.endswith("/chat/completions?x=1")
+    assert gateway.last.json["max_tokens"] == 5
+
+
 def test_objects_of_the_caller_are_not_changed(call: Call, emulator: Emulator) -> None:
     messages: list[Any] = [{"role": "developer", "content": "Be brief."}, USER, CALLED, RESULT]
     before = json.dumps(messages)

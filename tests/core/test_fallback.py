@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import openai
 import pytest
+from answers import event
 from calling import KEY, MESSAGES, TOKEN, chat, failing, one_by_one, streamed
 from loopback import EVENTS, Answer, Loopback, completion, serve
 
@@ -299,6 +300,18 @@ class TestOutage:
         deepseek.answer = lambda _: Answer((b"{",), 200, {"content-type": "application/json"}, ending="stall")
         with pytest.raises(openai.APITimeoutError):
             call(config_at(gateway, **settings), chat, timeout=0.3, max_retries=0)
+
+    def test_stream_of_deepseek_itself_is_delivered_as_it_comes(
+        self, gateway: Loopback, deepseek: Loopback, config_at: ConfigAt, settings: Settings
+    ) -> None:
+        gateway.answer = edge(522)
+        deepseek.answer = lambda _: Answer((event("Hel"),), ending="stall")
+        with create_client(config_at(gateway, **settings), timeout=2, max_retries=0) as client:
+            for _ in range(2):  # the call that finds the outage, and a later call
+                stream = streamed(client)
+                assert next(stream).choices[0].delta.content == "Hel"
+                stream.close()
+        assert len(gateway.received) == 1
 
     def test_call_to_another_address_is_never_redirected_to_deepseek(
         self, call: Call, gateway: Loopback, deepseek: Loopback, config_at: ConfigAt, settings: Settings, nobody: str

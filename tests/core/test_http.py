@@ -484,6 +484,9 @@ def test_response_that_is_not_http_raises_a_connection_error(call: Call, config_
         thread = threading.Thread(target=answer)
         thread.start()
         address = f"http://127.0.0.1:{listening.getsockname()[1]}"
-        with pytest.raises(openai.APIConnectionError):
+        with pytest.raises(openai.APIConnectionError) as caught:
             call(config_at(Loopback(completion), endpoint=f"{address}/v1/acct/my-gateway"), chat, max_retries=0)
         thread.join()
+    cause: Any = caught.value.__cause__
+    assert str(cause) not in {"", "None"}
+    assert cause.request.headers["authorization"] == "[redacted]"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import openai
 import pytest
 from answers import DONE
-from calling import FLAVOURS, chat
+from calling import FLAVOURS, chat, run, streamed
 from loopback import Answer, Loopback
 from recordings import exchanges, required
 
@@ -140,6 +140,11 @@ def state(chunks: list[Any]) -> Any:
             rest += [choice[name] for name in ("finish_reason", "logprobs") if choice.get(name)]
         rest += [dumped["usage"]] if dumped.get("usage") else []
     return texts, rest
+
+
+def test_synchronous_client_merges_nothing(gateway: Loopback, config_at: ConfigAt) -> None:
+    gateway.answer = lambda _: Answer((b"".join(chunk({"content": each}) for each in "Hello") + DONE,))
+    assert len(run("sync", config_at(gateway), streamed)) == 5
 
 
 @pytest.mark.skipif("aiohttp" not in FLAVOURS, reason="this openai has no aiohttp client")
