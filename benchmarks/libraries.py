@@ -30,6 +30,8 @@ class Bare:
     def client(self, url: str, kind: str, route: str = "provider") -> Any:
         """Make a client: `sync`, `async`, `aiohttp`, or `environment` for settings from environment variables.
 
+        Ours also has `merging`, which is `aiohttp` with merged chunks.
+
         Raises:
             NotOfferedError: The library has no such client.
         """
@@ -97,7 +99,8 @@ class Ours(Bare):
         if kind == "sync":
             return create_client(_config(url, route))
         try:
-            return create_async_client(_config(url, route), transport="aiohttp" if kind == "aiohttp" else "httpx")
+            transport: Any = "httpx" if kind == "async" else "aiohttp"
+            return create_async_client(_config(url, route), transport=transport, merge_chunks=kind == "merging")
         except RuntimeError as error:
             raise NotOfferedError(error) from None
 

@@ -20,6 +20,9 @@ ROUND_TRIP = 0.05
 CHUNKS = 200
 """Number of events in a stream before the last event."""
 
+PACE = 60
+"""Events per second of a paced stream, about the pace of DeepSeek."""
+
 _COMMON = {"id": "930c60df-bf64-41c9-a88e-3ec75f81e00e", "created": 1790000000, "model": "deepseek-flash"}
 _USAGE = {"prompt_tokens": 12, "completion_tokens": CHUNKS, "total_tokens": CHUNKS + 12}
 _TEXT = "A content delivery network, and rather more than that. " * 7
@@ -30,7 +33,7 @@ def _completion() -> bytes:
     return json.dumps({**_COMMON, "object": "chat.completion", "choices": [choice], "usage": _USAGE}).encode()
 
 
-def _events() -> bytes:
+def _events() -> list[bytes]:
     """Make a stream with one event in each HTTP chunk, without the final empty chunk."""
     common = {**_COMMON, "system_fingerprint": "fp_a1b2c3d4e5_prod", "object": "chat.completion.chunk"}
     deltas = [{"role": "assistant", "content": ""}, *({"content": f" word{number}"} for number in range(1, CHUNKS))]
@@ -38,14 +41,15 @@ def _events() -> bytes:
     last = {"index": 0, "delta": {}, "logprobs": None, "finish_reason": "stop"}
     events = [*({**common, "choices": [choice]} for choice in choices), {**common, "choices": [last], "usage": _USAGE}]
     framed = [b"data: %s\n\n" % text.encode() for text in (*map(json.dumps, events), "[DONE]")]
-    return b"".join(b"%x\r\n%s\r\n" % (len(event), event) for event in framed)
+    return [b"%x\r\n%s\r\n" % (len(event), event) for event in framed]
 
 
 _HEAD = b"HTTP/1.1 200 OK\r\ndate: Sun, 22 Nov 2026 12:00:00 GMT\r\ncf-aig-log-id: 01HV7XLOG\r\ncf-aig-step: 0\r\n"
 _JSON_HEAD = _HEAD + b"content-type: application/json\r\ncontent-length: %d\r\n\r\n"
 _COMPLETION = _JSON_HEAD % len(_completion()) + _completion()
-_STREAM = _HEAD + b"content-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n" + _events()
-_END = b"0\r\n\r\n"
+_EVENTS, _END = _events(), b"0\r\n\r\n"
+_STREAM_HEAD = _HEAD + b"content-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+_STREAM = _STREAM_HEAD + b"".join(_EVENTS)
 
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _STREAMED = re.compile(rb'"stream": ?true')
@@ -92,9 +96,19 @@ class Connection(asyncio.Protocol):
             return
         self._connections[caller] += not self._counted
         self._counted = True
+        if caller == "paced":
+            self._transport.write(_STREAM_HEAD)
+            self._pace(asyncio.get_running_loop().time(), 0)
+            return
         self._transport.write(_STREAM if _STREAMED.search(request) else _COMPLETION)
         if _STREAMED.search(request):  # the end of the body follows a moment later, as over a network
             asyncio.get_running_loop().call_later(0.001, self._transport.write, _END)
+
+    def _pace(self, began: float, number: int) -> None:
+        """Write the events of a stream one by one, each at its time."""
+        self._transport.write(_EVENTS[number] if number < len(_EVENTS) else _END)
+        if number < len(_EVENTS):
+            asyncio.get_running_loop().call_at(began + (number + 1) / PACE, self._pace, began, number + 1)
 
 
 async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, delay: float) -> None:

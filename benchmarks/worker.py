@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.libraries import LIBRARIES, PEERS, Bare, Messages, NotOfferedError
+from benchmarks.server import CHUNKS, PACE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -95,6 +96,22 @@ def together(
         yield count / spent if of == "rate" else spent * 1e3 / count
 
 
+def paced(library: Bare, url: str, *, count: int, kind: str = "async", of: str = "cpu") -> Iterator[float]:
+    """Read streams of DeepSeek's pace, all at once: CPU seconds, or the seconds by which the last one ends late."""
+    client, question = library.client(f"{url}/paced", kind), library.question(_conversation(1))
+    loop = asyncio.new_event_loop()
+
+    async def streams(count: int) -> None:
+        await asyncio.gather(*(library.stream_async(client, question) for _ in range(count)))
+
+    loop.run_until_complete(streams(1))
+    while True:
+        before, began = time.process_time(), time.perf_counter()
+        loop.run_until_complete(streams(count))
+        spent, took = time.process_time() - before, time.perf_counter() - began
+        yield spent if of == "cpu" else took - (CHUNKS + 2) / PACE
+
+
 def connections(
     library: Bare,
     url: str,
@@ -148,7 +165,7 @@ def _first(library: Bare, url: str, kind: str) -> Any:
     return library.client(url, kind)
 
 
-WORK = {work.__name__: work for work in (clients, memory, calls, chunks, together, connections, importing)}
+WORK = {work.__name__: work for work in (clients, memory, calls, chunks, together, paced, connections, importing)}
 
 
 def _conversation(count: int, size: int = 60) -> Messages:

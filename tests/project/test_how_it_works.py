@@ -5,9 +5,12 @@ from __future__ import annotations
 import re
 from importlib import import_module
 from operator import attrgetter
+from pathlib import Path
 
 import pytest
-from documents import PAGES, ROOT, section
+from documents import PAGES, section
+
+import deepseek_gateway
 
 WALK = section(PAGES["how-it-works"], "One call, step by step")
 STEPS = re.findall(r"(?m)^(\d+)\. `(\w+)\.([\w.]+)`", WALK)
@@ -24,7 +27,7 @@ def test_function_of_the_walk_exists(module: str, name: str) -> None:
 
 
 def test_every_module_of_the_client_has_a_row() -> None:
-    modules = {path.name for path in (ROOT / "deepseek_gateway").glob("*.py")}
+    modules = {path.name for path in Path(deepseek_gateway.__file__).parent.glob("*.py")}
     rows = re.findall(r"(?m)^\| (`.+`) \|", section(PAGES["how-it-works"], "Modules"))
     described = {name for row in rows for name in re.findall(r"`(\w+\.py)`", row)}
     assert modules - described == {"__main__.py", "_server.py"}  # both belong to the command line

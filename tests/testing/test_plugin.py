@@ -49,6 +49,7 @@ def run_tests(pytester: pytest.Pytester) -> Tests:
     """Run the tests of a project of its own, with warnings as errors. A new process takes seconds, so few tests ask."""
 
     def run(test: str, *options: str, conftest: str = CONFTEST, new_process: bool = False) -> pytest.RunResult:
+        pytester.makefile(".ini", pytest="[pytest]")  # otherwise a configuration above the folder would count
         pytester.makepyfile(program=PROGRAM, conftest=conftest, test_program=test)
         run = pytester.runpytest_subprocess if new_process else pytester.runpytest_inprocess
         return run("-W", "error", *options)
