@@ -8,6 +8,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import openai
 import pytest
 
 from tests.chaos.rules import MOST_GROWTH, Run, broken, counts
@@ -19,6 +20,10 @@ SEED = "20261129"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the run forks, and counts sockets in /proc")
+@pytest.mark.skipif(
+    openai.__version__ < "3",
+    reason="httpx can deadlock when it collects a dropped stream, with the bare client as well",
+)
 def test_calls_under_random_faults_for_twenty_seconds_break_no_rule() -> None:
     ended = subprocess.run(
         [sys.executable, "-m", "tests.chaos", "--minutes", "0.33", "--seed", SEED],
