@@ -113,6 +113,12 @@ def collect(flavour: str, config: GatewayConfig, use: Callable[[Any], Any], **op
     return got
 
 
+def warnings_in(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Return the warnings of the package, whether or not it also logs each call at INFO."""
+    ours = (record for record in caplog.records if record.name == "deepseek_gateway" and record.levelname == "WARNING")
+    return [record.getMessage() for record in ours]
+
+
 def config_error(environ: dict[str, str], **options: Any) -> ConfigError:
     """Read settings that must be refused, and return the error."""
     with pytest.raises(ConfigError) as caught:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import openai
 import pytest
-from calling import KEY, TOKEN, chat, failing, streamed
+from calling import KEY, TOKEN, chat, failing, streamed, warnings_in
 from loopback import COMPLETION, Answer, Loopback
 
 from deepseek_gateway import record_calls
@@ -162,7 +162,7 @@ def test_success_that_is_no_answer_raises_an_error_and_is_not_asked_for_again(
     what = f"200 came with {label or 'no content type'} in place of an answer in JSON"
     assert error.body["message"] == f"{what}: {shown}"
     assert error.body["original"] == body.decode("utf-8", "replace")
-    assert caplog.messages == [f"502 upstream_error: {what}"]
+    assert warnings_in(caplog) == [f"502 upstream_error: {what}"]
     assert len(gateway.received) == 1
 
 

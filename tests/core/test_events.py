@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from answers import LOGGED, RESPONSE
-from calling import chat, collect, failing, responses_streamed, run, streamed
+from calling import chat, collect, failing, responses_streamed, run, streamed, warnings_in
 from loopback import COMPLETION, Answer, Loopback
 
 from deepseek_gateway import create_client
@@ -158,7 +158,7 @@ class TestJsonInPlaceOfAStream:
         shown = "portal" if b"portal" in body else body.decode() or "an empty body"
         assert error.body["message"] == f"{what}: {shown}"
         assert error.body["original"] == body.decode()
-        assert [record.getMessage() for record in caplog.records] == [f"502 upstream_error: {what}"]
+        assert warnings_in(caplog) == [f"502 upstream_error: {what}"]
         assert len(gateway.received) == 1
 
     def test_legacy_completion_becomes_one_chunk(self, flavour: str, gateway: Loopback, config_at: ConfigAt) -> None:

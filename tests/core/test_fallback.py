@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import openai
 import pytest
 from answers import event
-from calling import KEY, MESSAGES, TOKEN, chat, failing, one_by_one, streamed
+from calling import KEY, MESSAGES, TOKEN, chat, failing, one_by_one, streamed, warnings_in
 from loopback import EVENTS, Answer, Loopback, completion, serve
 
 from deepseek_gateway import _fallback, create_async_client, create_client, record_calls
@@ -119,7 +119,7 @@ class TestDirectRoute:
         deepseek.answer = lambda _: Answer(body, status)
         error = failing(call, config_at(deepseek, route="direct", direct_endpoint=deepseek.url), max_retries=0)
         assert said in f"{error} {caplog.text}"
-        assert not re.search("gateway|cloudflare", f"{error} {caplog.messages}", re.IGNORECASE)
+        assert not re.search("gateway|cloudflare", f"{error} {warnings_in(caplog)}", re.IGNORECASE)
 
 
 class TestOutage:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import openai
 import pytest
 from answers import AT_ONCE, DONE, LOGGED, long_form, short_form, to_bytes
-from calling import KEY, TOKEN, chat, failing, run
+from calling import KEY, TOKEN, chat, failing, run, warnings_in
 from loopback import COMPLETION, Answer, Loopback, Received
 
 from deepseek_gateway import GatewayConfig, create_client
@@ -87,7 +87,7 @@ class TestUpstreamErrors:
     ) -> None:
         gateway.answer = lambda _: Answer(b"broken", 500, {"content-type": ""})
         failing(call, config_at(gateway), max_retries=0)
-        assert [record.getMessage() for record in caplog.records] == ["500 upstream_error"]
+        assert warnings_in(caplog) == ["500 upstream_error"]
 
     @pytest.mark.parametrize("start", ["<title>", "<", "<title", "< ", "<title></title"])
     def test_page_of_repeated_tags_is_read_in_time_that_grows_with_its_length(
@@ -188,7 +188,7 @@ class TestEnvelopes:
     ) -> None:
         gateway.answer = lambda _: Answer(short_form(2777, "Something new"), 400)
         failing(partial(run, "sync"), config_at(gateway))
-        assert [record.getMessage() for record in caplog.records] == ["400 ai_gateway_error (2777)"]
+        assert warnings_in(caplog) == ["400 ai_gateway_error (2777)"]
 
 
 class TestRedaction:
