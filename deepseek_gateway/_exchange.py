@@ -64,7 +64,7 @@ class Exchange:
         self.outage: str | None = None
         """Why the gateway was not reached. Blank: it has answered."""
         self.covered = destination.covers(request.url)
-        self._destination = destination
+        self.destination = destination
         self.streamed = streamed
         self._span = recording_span() if self.covered and destination.config.route != "direct" else None
         self._recorders = watchers() if self.covered else None
@@ -81,8 +81,8 @@ class Exchange:
             redact(request.headers)
 
     def _build_outgoing(self) -> httpx.Request:
-        request, config = self.request, self._destination.config
-        headers = self._destination.headers(request, covered=self.covered)
+        request, config = self.request, self.destination.config
+        headers = self.destination.headers(request, covered=self.covered)
         if self._span is not None:
             add_trace(headers, self._span)
         body, stream = loaded_body(request), request.stream
@@ -104,13 +104,13 @@ class Exchange:
     def _note_adapted(self, names: tuple[str, ...]) -> None:
         if self._call:
             self._call.adapted = names
-        if SCHEMA in names and self._destination.first_schema():
+        if SCHEMA in names and self.destination.first_schema():
             logger.warning(NOT_ENFORCED)
 
     @cached_property
     def facts(self) -> RequestFacts:
         """What is known of the request that was sent, for remedies."""
-        return request_facts(self.outgoing, self._destination.config)
+        return request_facts(self.outgoing, self.destination.config)
 
     def received(self, response: httpx.Response) -> bool:
         """Note the headers of a response, and say whether to read its body before the SDK is given it.
@@ -130,8 +130,7 @@ class Exchange:
             self._record(self._call)
         if self._span is not None:
             note_on_span(self._span, headers, self.facts)
-        unlabelled = _content_type(response).startswith(("application/json", "text/html"))
-        if success and not (self.streamed and self.request.method == "POST" and unlabelled):
+        if success and not (self.streamed and self.request.method == "POST" and _may_be_mislabelled(response)):
             return not self.streamed
         if not response.is_closed:
             seconds = self.outgoing.extensions.get("timeout", {}).get("read")
@@ -193,13 +192,14 @@ class Exchange:
         if may_hold_a_fault(body):
             settle_charset(response)
             if fault := hidden_fault(response.text, self.facts):
+                self._hide_echoes(response.headers)
                 return _explained(fault, response)
         status = response.status_code
         given = with_body(response, status, stream=httpx.ByteStream(body)) if self.streamed else response
         if self.streamed and begins_like_events(body):  # whatever it is labelled
             return self._checked(given)
         if not (self.streamed and asks_for_a_stream(self.request)):
-            wrong = self._asks_a_model and not may_be_an_answer(body)
+            wrong = not may_be_an_answer(body) and self._asks_a_model
             return self._not(response, "an answer in JSON") if wrong else given
         try:
             events = as_events(json.loads(body))
@@ -213,6 +213,7 @@ class Exchange:
 
     def _not(self, response: httpx.Response, wanted: str) -> httpx.Response:
         settle_charset(response)
+        self._hide_echoes(response.headers)
         return _explained(not_an_answer(_content_type(response), response.text, self.facts, wanted), response)
 
     def _checked(self, response: httpx.Response) -> httpx.Response:
@@ -226,7 +227,7 @@ class Exchange:
         timeouts = self.outgoing.extensions.get("timeout", {})
         on_line = self._note_usage if self._recorders else None
         watcher = Watcher(partial(self._explain_event, response), on_line, self._ended)
-        merged = MergedChunks() if self._destination.merges and isinstance(end, DoneMark) else None
+        merged = MergedChunks() if self.destination.merges and isinstance(end, DoneMark) else None
         body = CheckedBody(response, end, timeouts, watcher, merged)
         if body.decoded:
             return with_body(response, response.status_code, stream=body)
@@ -245,6 +246,7 @@ class Exchange:
         if not fault or fault.type != "ai_gateway_error":
             hidden = self.facts.hide(text)
             return None if hidden == text else hidden.encode()
+        self._hide_echoes(response.headers)
         _warn(fault.logged, response)
         return json.dumps(fault.body).encode()
 
@@ -260,12 +262,17 @@ class Exchange:
         call = self._call  # of several times only the first counts
         if call and call.elapsed is None:
             call.elapsed = perf_counter() - self._started
-            path = self.request.url.raw_path.partition(b"?")[0][len(self._destination.path) :]
+            path = self.request.url.raw_path.partition(b"?")[0][len(self.destination.path) :]
             log_call(call, f"{self.request.method} {path.decode('ascii', 'replace')}", error)
 
 
 def _content_type(response: httpx.Response) -> str:
     return str(response.headers.get("content-type", "")).lower()
+
+
+def _may_be_mislabelled(response: httpx.Response) -> bool:
+    """Whether the body may be a stream in spite of its content type."""
+    return _content_type(response).startswith(("application/json", "text/html"))
 
 
 def _warn(text: str, response: httpx.Response) -> None:

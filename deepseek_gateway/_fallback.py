@@ -68,6 +68,7 @@ class Fallback:
             return None
         url = httpx.URL(config.base_url + request.url.raw_path[len(self._home.path) :].decode("ascii"))
         headers = request.headers.copy()
+        headers.pop("cookie", None)  # the gateway's
         headers.update({"host": url.netloc.decode("ascii"), "authorization": f"Bearer {key}"})
         return type(request)(request.method, url, headers=headers, content=body, extensions=request.extensions)
 
@@ -76,7 +77,8 @@ class Fallback:
         if config.route == "rest":  # its Authorization holds a Cloudflare token
             return config.api_key
         key = request.headers.get("authorization", "").removeprefix("Bearer ")
-        return key if key not in {PLACEHOLDER, config.gateway_token} else None
+        foreign = key == PLACEHOLDER or (config.gateway_token or PLACEHOLDER) in key
+        return None if foreign else key
 
     def lasts(self) -> bool:
         """Whether calls go past the gateway. Every 30 seconds one call tries the gateway again."""

@@ -105,7 +105,12 @@ class _Seam:
 
     def _options_for(self, exchange: Exchange, options: dict[str, Any]) -> dict[str, Any]:
         """Refuse redirects under the base URL, even if the caller asked for them."""
-        return {**self._options, **options, "follow_redirects": False} if exchange.covered else options
+        if not exchange.covered:
+            return options
+        if exchange.destination is self._destination:
+            return {**self._options, **options, "follow_redirects": False}
+        # In a fallback, no login of the HTTP client or of the call is meant for DeepSeek.
+        return {**options, "auth": httpx.Auth(), "follow_redirects": False}
 
 
 class GatewayHttpClient(_Seam, openai.DefaultHttpxClient):

@@ -115,10 +115,11 @@ def headers_to_gateway(config: GatewayConfig, given: Headers, ambient: Ambient, 
     (observed). What the caller gave wins. A credential that does not fit into a header is a `RefusedRequestError`.
     """
     others: list[Header] = []
+    token = (config.gateway_token or "").encode()
     for_gateway: dict[bytes, Header] = {}
     for name, value in _without_ambient(config, given, ambient, host):
         key = name.lower()
-        if config.route == "direct" and key.startswith((b"cf-aig-", _ACCESS)):
+        if config.route == "direct" and (key.startswith(b"cf-") or (token and token in value)):
             continue
         if key == b"authorization" or key.startswith(b"cf-aig-"):
             # Old SDKs send a header twice when the caller writes its name in another case. The last is the caller's.

@@ -207,6 +207,33 @@ class TestEchoedCredentials:
         assert written not in shown
         assert error.response.headers.get_list("content-type") == ["application/json"]
 
+    SUCCESSES: dict[str, tuple[Any, str]] = {
+        "error": ({"success": False, "errors": [{"code": 2005, "message": "x"}]}, "application/json"),
+        "no answer": (b"OK", "text/plain"),
+        "no stream": (b"OK", "text/html"),
+        "error event": ((b'data: {"success":false,"errors":[{"code":2005,"message":"x"}]}\n\n',), "text/event-stream"),
+    }
+
+    @pytest.mark.parametrize(("body", "label"), SUCCESSES.values(), ids=SUCCESSES)
+    @pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])
+    def test_credential_in_the_headers_of_a_success_without_an_answer_is_not_shown(
+        self,
+        call: Call,
+        gateway: Loopback,
+        config_at: ConfigAt,
+        caplog: pytest.LogCaptureFixture,
+        body: Any,
+        label: str,
+        stream: bool,
+    ) -> None:
+        secret = "Token-In-Two-Cases"
+        headers = {"cf-aig-log-id": secret, "content-type": f"{label}; x={secret}"}
+        gateway.answer = lambda _: Answer(body, 200, headers)
+        with pytest.raises(openai.APIError) as caught:
+            call(config_at(gateway, gateway_token=secret), lambda client: chat(client, stream=stream), max_retries=0)
+        shown = f"{caplog.text} {caught.value} {caught.value.body}"
+        assert secret.lower() not in shown.lower()
+
     @pytest.mark.parametrize("spelling", [str, escaped])
     def test_credential_in_an_error_event_is_redacted(
         self, call: Call, gateway: Loopback, config_at: ConfigAt, spelling: Callable[[str], str]

@@ -227,6 +227,7 @@ class TestOutage:
         "automatic model": ({}, {"model": "cloudflare/auto"}, "compat"),
         "own header left out": ({}, {"extra_headers": {"Authorization": openai.Omit()}}, "provider"),
         "gateway token as key": ({}, {"extra_headers": {"Authorization": f"Bearer {TOKEN}"}}, "provider"),
+        "gateway token in another scheme": ({}, {"extra_headers": {"Authorization": f"bearer  {TOKEN}"}}, "compat"),
     }
 
     @pytest.mark.parametrize(("config", "extra", "route"), REFUSED.values(), ids=REFUSED)
@@ -250,6 +251,32 @@ class TestOutage:
         )
         assert (error.status_code, error.type) == (522, "edge_error")
         assert deepseek.received == []
+
+    def test_nothing_that_was_meant_for_the_gateway_reaches_deepseek(
+        self, call: Call, gateway: Loopback, deepseek: Loopback, config_at: ConfigAt, settings: Settings
+    ) -> None:
+        cookie = {"set-cookie": "__cf_bm=of-the-gateway; Path=/"}
+
+        def give_a_cookie(_: Any) -> Answer:
+            return Answer({"object": "list", "data": []}, headers=cookie)
+
+        def go_down(client: Any) -> Any:
+            gateway.answer = edge(522)
+            return chat(client, extra_headers={"CF-Connecting-IP": "192.0.2.1", "X-Copy": f"token={TOKEN}"})
+
+        gateway.answer = give_a_cookie
+        uses = [lambda client: client.models.list(), go_down, chat]
+        call(
+            config_at(gateway, **settings),
+            lambda client: one_by_one(client, uses),
+            http_options={"auth": ("user-of-the-gateway", "password-of-the-gateway")},
+        )
+        assert "of-the-gateway" in str(gateway.received[1].headers)
+        assert len(deepseek.received) == 2
+        for received in deepseek.received:
+            assert_no_cloudflare(received)
+            assert received.header("authorization") == f"Bearer {KEY}"
+            assert "of-the-gateway" not in str(received.headers)
 
     def test_call_fails_without_the_setting(
         self, call: Call, gateway: Loopback, deepseek: Loopback, config_at: ConfigAt
