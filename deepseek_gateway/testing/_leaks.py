@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from ._redaction import GATEWAY, REDACTED, REST, is_sensitive, secrets
+from ._redaction import DIRECT, GATEWAY, REDACTED, REST, is_sensitive, secrets
 
 if TYPE_CHECKING:
     from deepseek_gateway._config import GatewayConfig
@@ -58,7 +58,7 @@ def _in_interactions(text: str, config: GatewayConfig | None) -> list[str]:
     found: list[str] = []
     for number, interaction in enumerate(interactions, 1):
         request, response = interaction["request"], interaction["response"]
-        if not request["uri"].startswith((REST, GATEWAY)):
+        if not request["uri"].startswith((REST, GATEWAY, DIRECT)):
             found.append(f"an address that is not redacted, interaction {number}")
         for name, values in [*request["headers"].items(), *response["headers"].items()]:
             is_gateway_id = name.lower() == "cf-aig-gateway-id"

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 REDACTED = "REDACTED"
 REST = "https://api.cloudflare.com/client/v4/accounts/ACCOUNT/ai/"
 GATEWAY = "https://gateway.ai.cloudflare.com/v1/ACCOUNT/GATEWAY/"
+DIRECT = "https://api.deepseek.com/"
 
 _ADDRESSES = (
     (re.compile(r"https?://[^/]+/client/v4/accounts/[^/]+/ai/"), REST),
@@ -53,6 +54,8 @@ def vcr_config(config: GatewayConfig | None = None, *, source: str | None = None
     def before_record_request(request: Any) -> Any:
         request = copy.copy(request)
         uri = request.uri
+        if config and uri.startswith(f"{config.direct_endpoint}/"):
+            uri = DIRECT + uri.removeprefix(f"{config.direct_endpoint}/")
         for address, canonical in _ADDRESSES:
             uri = address.sub(canonical, uri, count=1)
         path, mark, query = uri.partition("?")

@@ -169,14 +169,17 @@ class TestEmulator:
 
 
 class TestCassettes:
+    @pytest.mark.parametrize("route", ["provider", "compat", "direct"])
     def test_cassette_is_recorded_with_the_settings_of_the_environment_and_replayed_without_any(
-        self, run_tests: Tests, service: RunningEmulator, cassette: Path, monkeypatch: pytest.MonkeyPatch
+        self, run_tests: Tests, service: RunningEmulator, cassette: Path, monkeypatch: pytest.MonkeyPatch, route: str
     ) -> None:
+        monkeypatch.setenv("DEEPSEEK_GATEWAY_ROUTE", route)
         run_tests(CASSETTE_TEST, "--record-mode=rewrite").assert_outcomes(passed=1)
         assert len(service.requests) == 1
         recorded = cassette.read_text("utf-8")
         secrets = (service.account_id, service.gateway_id, service.api_key, service.gateway_token)
         assert not [secret for secret in secrets if secret in recorded]
+        assert service.url not in recorded
         assert "x-recorded-from" not in recorded
         for name in service.environ:
             monkeypatch.delenv(name)
