@@ -70,11 +70,15 @@ def _spellings(character: str) -> str:
     return rf"(?:\\{{0,4}}{re.escape(character)}|\\{{1,4}}u(?i:{ord(character):04x}))"
 
 
-def redact(headers: httpx.Headers) -> None:
+def redact(headers: httpx.Headers, names: Iterable[str] | None = None) -> None:
     """Blank out credentials in headers that stay on responses and exceptions, where they may be pickled or logged."""
-    for name, _ in headers.raw:
-        if CREDENTIAL.fullmatch(name):
-            headers[name.decode()] = REDACTED
+    for name in credentials_in(headers.raw) if names is None else names:
+        headers[name] = REDACTED
+
+
+def credentials_in(headers: Iterable[tuple[bytes, bytes]]) -> tuple[str, ...]:
+    """Name the headers that hold a credential."""
+    return tuple(name.decode() for name, _ in headers if CREDENTIAL.fullmatch(name))
 
 
 class Code(NamedTuple):

@@ -71,6 +71,7 @@ class Exchange:
         self._call = None if self._recorders is None else call_from(request, destination.config.route)
         self._started = perf_counter()
         self.answer: httpx.Response | None = None
+        self._credentials: tuple[str, ...] | None = None
         try:
             self.outgoing = self._build_outgoing()
         except RefusedRequestError as error:
@@ -78,23 +79,24 @@ class Exchange:
             fault = Fault(400, str(error), "invalid_request_error", error.code, error.param, retry=False)
             self.answer = _explained(fault, httpx.Response(400, request=request, content=b""))
         finally:
-            redact(request.headers)
+            redact(request.headers, self._credentials)
 
     def _build_outgoing(self) -> httpx.Request:
         request, config = self.request, self.destination.config
-        headers = self.destination.headers(request, covered=self.covered)
-        if self._span is not None:
-            add_trace(headers, self._span)
+        headers, self._credentials = self.destination.headers(request, covered=self.covered)
         body, stream = loaded_body(request), request.stream
         if self.covered and body and headers.get("Content-Type", "").startswith("application/json"):
             body, adapted = body_to_send(config, request.url.raw_path.partition(b"?")[0], body)
             self._note_adapted(adapted)
             stream = stream if body is request.content else httpx.ByteStream(body)
-        if "Content-Length" in headers:
-            headers["Content-Length"] = request.headers["Content-Length"] if body is None else str(len(body))
         outgoing = type(request)(
             request.method, request.url, headers=headers, stream=stream, extensions=request.extensions
         )
+        if self._span is not None:
+            add_trace(outgoing.headers, self._span)
+        if "Content-Length" in headers:
+            length = request.headers["Content-Length"] if body is None else str(len(body))
+            outgoing.headers["Content-Length"] = length
         if body is not None:
             outgoing.read()  # so that the caller's event hooks can look at it
             if len(body) > PIECE:
@@ -104,7 +106,7 @@ class Exchange:
     def _note_adapted(self, names: tuple[str, ...]) -> None:
         if self._call:
             self._call.adapted = names
-        if SCHEMA in names and self.destination.first_schema():
+        if SCHEMA in names and next(self.destination.schemas) == 0:
             logger.warning(NOT_ENFORCED)
 
     @cached_property

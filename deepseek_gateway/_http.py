@@ -123,6 +123,8 @@ class GatewayHttpClient(_Seam, openai.DefaultHttpxClient):
         if elsewhere is not self:
             return elsewhere.send(request, stream=stream, **options)
         exchange = self._exchange(request, streamed=stream)
+        if exchange.direct is None:
+            return self._answered(exchange, options)
         try:
             response = self._answered(exchange, options)
         except httpx.TransportError:
@@ -166,6 +168,8 @@ class _AsyncSeam(_Seam):
         if elsewhere is not self:
             return await elsewhere.send(request, stream=stream, **options)
         exchange = self._exchange(request, streamed=stream)
+        if exchange.direct is None:
+            return await self._answered(exchange, options)
         try:
             response = await self._answered(exchange, options)
         except httpx.TransportError:

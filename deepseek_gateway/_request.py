@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 from urllib.parse import unquote_to_bytes
 
 from ._adapt import adapt, adapted_model, rows_for
-from ._codes import CREDENTIAL, RequestFacts
+from ._codes import CREDENTIAL, RequestFacts, credentials_in
 from ._settings import DEEPSEEK_ONLY, OPENAI_VARIABLES, PLACEHOLDER, VARIABLE
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 Header: TypeAlias = tuple[bytes, bytes]
 Headers: TypeAlias = tuple[Header, ...]
+HeadersAndCredentials: TypeAlias = "tuple[httpx.Headers, tuple[str, ...]]"
 Ambient: TypeAlias = frozenset[Header]  # put there by the environment alone; the names are in lower case
 
 _CREDENTIALS = (b"authorization", b"cf-aig-authorization")
@@ -70,7 +71,7 @@ class Destination:
         self._explicit_headers = dict(explicit_headers)
         self._ambient = ambient_headers(os.environ, self._explicit_headers)
         self._to_gateway = lru_cache(maxsize=16)(self._headers_to_gateway)
-        self._schemas = count()
+        self.schemas = count()  # of the requests with a JSON schema
 
     def covers(self, url: httpx.URL) -> bool:
         """Whether a URL lies under the base URL, by origin and by whole path segments."""
@@ -82,21 +83,20 @@ class Destination:
         path = unquote_to_bytes(url.raw_path.partition(b"?")[0])
         return b".." not in re.split(rb"[/\\]", path)  # once it is resolved, the path would lead out of the base URL
 
-    def headers(self, request: httpx.Request, *, covered: bool) -> httpx.Headers:
-        """Give new headers to send for a request of the SDK. `Content-Length`, if it is there, is still to be set."""
-        given = tuple(
-            (name, b"") if name == b"Content-Length" else (name, value) for name, value in request.headers.raw
-        )
+    def headers(self, request: httpx.Request, *, covered: bool) -> HeadersAndCredentials:
+        """Give the headers to send, to be copied, and name the credentials in the headers of the request.
+
+        Calls with equal headers share them, and set `Content-Length` anew.
+        """
+        raw = request.headers.raw
+        given = tuple((each[0], b"") if each[0] == b"Content-Length" else each for each in raw)
         if covered:
-            return self._to_gateway(type(request.headers), given, request.url.netloc).copy()
-        return type(request.headers)(headers_to_elsewhere(self.config, given, self._ambient_now(), request.url))
+            return self._to_gateway(type(request.headers), given, request.url.netloc)
+        elsewhere = headers_to_elsewhere(self.config, given, self._ambient_now(), request.url)
+        return type(request.headers)(elsewhere), credentials_in(given)
 
-    def first_schema(self) -> bool:
-        """Whether this is the first request with a JSON schema. Also counts it."""
-        return next(self._schemas) == 0
-
-    def _headers_to_gateway(self, kind: type[httpx.Headers], given: Headers, host: bytes) -> httpx.Headers:
-        return kind(headers_to_gateway(self.config, given, self._ambient_now(), host))
+    def _headers_to_gateway(self, kind: type[httpx.Headers], given: Headers, host: bytes) -> HeadersAndCredentials:
+        return kind(headers_to_gateway(self.config, given, self._ambient_now(), host)), credentials_in(given)
 
     def _ambient_now(self) -> Ambient:
         """Read the environment again, as with_options() makes the SDK do. What is new there makes new headers."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
@@ -129,11 +128,11 @@ def hidden_fault(text: str, facts: RequestFacts) -> Fault | None:
 
 def may_be_an_answer(body: bytes) -> bool:
     """Whether a successful body may be a JSON object. To read each as JSON would cost a per cent of a call."""
-    trimmed = body.strip()
-    with suppress(UnicodeDecodeError):
-        if trimmed[:1] == b"{" and trimmed[-1:] == b"}" and (body.isascii() or body.decode()):
-            return True
-    return json_object(body) is not None
+    try:
+        text = body.decode().strip()
+    except UnicodeDecodeError:
+        text = ""
+    return (text[:1] == "{" and text[-1:] == "}") or json_object(body) is not None
 
 
 def not_an_answer(content_type: str, text: str, facts: RequestFacts, wanted: str) -> Fault:
