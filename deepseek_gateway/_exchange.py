@@ -13,7 +13,7 @@ from ._body import PIECE, BoundedBody, Pieces, settle_charset, with_body
 from ._calls import call_from, log_call, logger, note_response, usage_in, watchers
 from ._codes import WITHHELD, deepseek_remedy, redact
 from ._events import as_events
-from ._fallback import edge_is_alone, never_connected
+from ._fallback import is_outage, never_connected
 from ._merge import MergedChunks
 from ._request import RefusedRequestError, asks_for_a_stream, body_to_send, loaded_body, request_facts
 from ._response import (
@@ -176,7 +176,7 @@ class Exchange:
         settle_charset(response)
         text = self.facts.hide(response.text)
         if fault := explain(status, response.headers, text, self.facts):
-            if fault.type == "edge_error" and edge_is_alone(status, response.headers):
+            if fault.type == "edge_error" and is_outage(status, response.headers):
                 self.outage = f"{status} from Cloudflare's edge"
             return _explained(fault, response)
         if remedy := deepseek_remedy(status, text, self.facts):

@@ -30,8 +30,8 @@ _DOWN = {502, 520, 521, 522, 523, 525, 526, 530}
 _NOT_CONNECTED = {"ClientConnectorError", "ConnectionTimeoutError"}
 
 
-def edge_is_alone(status: int, headers: Mapping[str, str]) -> bool:
-    """Whether an answer of Cloudflare's edge means that the gateway was not reached. The gateway gives a log id."""
+def is_outage(status: int, headers: Mapping[str, str]) -> bool:
+    """Whether an error of Cloudflare's edge means that it did not reach the gateway, which would give a log id."""
     return status in _DOWN and "cf-aig-log-id" not in headers
 
 

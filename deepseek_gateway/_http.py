@@ -124,18 +124,18 @@ class GatewayHttpClient(_Seam, openai.DefaultHttpxClient):
             return elsewhere.send(request, stream=stream, **options)
         exchange = self._exchange(request, streamed=stream)
         if exchange.direct is None:
-            return self._answered(exchange, options)
+            return self._perform(exchange, options)
         try:
-            response = self._answered(exchange, options)
+            response = self._perform(exchange, options)
         except httpx.TransportError:
             if (following := self._after(exchange)) is None:
                 raise
         else:
             if (following := self._after(exchange)) is None:
                 return response
-        return self._answered(following, options)
+        return self._perform(following, options)
 
-    def _answered(self, exchange: Exchange, options: dict[str, Any]) -> httpx.Response:
+    def _perform(self, exchange: Exchange, options: dict[str, Any]) -> httpx.Response:
         if exchange.answer is not None:
             return exchange.answer
         response = None
@@ -169,18 +169,18 @@ class _AsyncSeam(_Seam):
             return await elsewhere.send(request, stream=stream, **options)
         exchange = self._exchange(request, streamed=stream)
         if exchange.direct is None:
-            return await self._answered(exchange, options)
+            return await self._perform(exchange, options)
         try:
-            response = await self._answered(exchange, options)
+            response = await self._perform(exchange, options)
         except httpx.TransportError:
             if (following := self._after(exchange)) is None:
                 raise
         else:
             if (following := self._after(exchange)) is None:
                 return response
-        return await self._answered(following, options)
+        return await self._perform(following, options)
 
-    async def _answered(self, exchange: Exchange, options: dict[str, Any]) -> httpx.Response:
+    async def _perform(self, exchange: Exchange, options: dict[str, Any]) -> httpx.Response:
         if exchange.answer is not None:
             return exchange.answer
         response = None
