@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
     from deepseek_gateway.emulator import Emulator
 
-_RECORDED = pytest.StashKey[GatewayConfig]()
+_SCANNER = pytest.StashKey["_Scanner"]()
 _REPLAYED: dict[str, Any] = {
     "account_id": "0" * 32,
     "gateway_id": "replayed-gateway",
@@ -120,35 +120,46 @@ def gateway_vcr_config(
     written, and its test fails.
     """
     _set_variables(gateway_config, monkeypatch)
-    request.config.stash[_RECORDED] = gateway_config
+    request.config.stash[_SCANNER] = scanner = _Scanner(gateway_config)
     yield vcr_config(gateway_config, source="emulator" if "gateway_emulator" in request.fixturenames else None)
-    del request.config.stash[_RECORDED]
+    del request.config.stash[_SCANNER]
+    if scanner.refusal:
+        pytest.fail(scanner.refusal, pytrace=False)
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_recording_configure(config: pytest.Config, vcr: Any) -> None:
     """Scan the cassette before it is written. pytest-recording calls this hook for each test with a cassette."""
-    if (recorded := config.stash.get(_RECORDED, None)) is not None:
-        vcr.register_persister(_Scanning(vcr.persister, recorded))
+    if (scanner := config.stash.get(_SCANNER, None)) is not None:
+        scanner.load_cassette = vcr.persister.load_cassette
+        scanner.save = vcr.persister.save_cassette
+        vcr.register_persister(scanner)
 
 
-class _Scanning:
-    """A persister of vcrpy that writes no cassette with a secret."""
+class _Scanner:
+    """A persister of vcrpy that writes no cassette with a secret, and keeps the reason.
 
-    def __init__(self, persister: Any, config: GatewayConfig) -> None:
-        self.load_cassette = persister.load_cassette
-        self._save = persister.save_cassette
+    It raises nothing, because vcrpy goes on recording every later test after an error in `save_cassette`.
+    """
+
+    load_cassette: Any
+    save: Any
+    refusal: str | None = None
+
+    def __init__(self, config: GatewayConfig) -> None:
         self._config = config
 
     def save_cassette(self, cassette_path: str, cassette_dict: dict[str, Any], serializer: Any) -> None:
         if self._config.api_key == _REPLAYED["api_key"]:
             remedy = "say --record-mode on the command line or record_mode in the mark, so that real settings are used"
-            pytest.fail(f"{cassette_path} was not written, because settings were missing; {remedy}", pytrace=False)
+            self.refusal = f"{cassette_path} was not written, because settings were missing; {remedy}"
+            return
         text: str = import_module("vcr.serialize").serialize(cassette_dict, serializer)
         if found := leaks(text, self._config):
             listed = "\n  - ".join(found)
-            pytest.fail(f"{cassette_path} was not written, because it holds secrets:\n  - {listed}", pytrace=False)
-        self._save(cassette_path, cassette_dict, serializer)
+            self.refusal = f"{cassette_path} was not written, because it holds secrets:\n  - {listed}"
+        else:
+            self.save(cassette_path, cassette_dict, serializer)
 
 
 def _is_replayed(request: pytest.FixtureRequest) -> bool:

@@ -220,6 +220,20 @@ class TestCassettes:
         assert service.gateway_token not in result.stdout.str()
         assert not cassette.exists()
 
+    @pytest.mark.usefixtures("service")
+    def test_tests_after_a_cassette_that_is_not_written_are_not_recorded(self, run_tests: Tests) -> None:
+        test = """
+            import http.client, os, openai, pytest
+            from deepseek_gateway import create_client
+            @pytest.mark.vcr
+            def test_program():
+                with create_client() as client, pytest.raises(openai.APIStatusError):
+                    client.models.retrieve(os.environ["CF_AIG_TOKEN"])
+            def test_next(connection=http.client.HTTPConnection):
+                assert http.client.HTTPConnection is connection
+        """
+        run_tests(test, "--record-mode=rewrite").assert_outcomes(passed=2, errors=1)
+
     def test_cassette_is_not_recorded_with_the_made_up_settings_of_replay(
         self, run_tests: Tests, service: RunningEmulator, cassette: Path
     ) -> None:
