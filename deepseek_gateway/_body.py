@@ -24,16 +24,24 @@ _OF_THE_BODY = frozenset({b"content-encoding", b"content-length", b"content-type
 class Pieces(httpx.SyncByteStream, httpx.AsyncByteStream):
     """A large body in pieces. Until Python 3.12, asyncio copies twice what a socket does not take at once."""
 
-    def __init__(self, body: bytes) -> None:
-        """Take a body that stays in memory, so that it can be sent again."""
-        self._body = memoryview(body)
+    def __init__(self, parts: Iterable[bytes | memoryview]) -> None:
+        """Take the parts of a body that stays in memory, so that it can be sent again."""
+        self._parts = [memoryview(part) for part in parts]
 
     def __iter__(self) -> Iterator[bytes]:
-        return (bytes(self._body[start : start + PIECE]) for start in range(0, len(self._body), PIECE))
+        return (bytes(part[start : start + PIECE]) for part in self._parts for start in range(0, len(part), PIECE))
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         for piece in self:
             yield piece
+
+
+class LoadedRequest(httpx.Request):
+    """A request whose body is in memory. Its parts are joined only for an event hook that looks at it."""
+
+    @property
+    def content(self) -> bytes:
+        return self.read()
 
 
 class BoundedBody(httpx.SyncByteStream, httpx.AsyncByteStream):

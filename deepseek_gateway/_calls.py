@@ -9,7 +9,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ._request import model_named, whole_number
+from ._model import model_named
+from ._request import whole_number
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping

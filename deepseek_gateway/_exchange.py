@@ -9,13 +9,14 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 from ._adapt import NOT_ENFORCED, SCHEMA
-from ._body import PIECE, BoundedBody, Pieces, settle_charset, with_body
+from ._body import PIECE, BoundedBody, LoadedRequest, Pieces, settle_charset, with_body
 from ._calls import call_from, log_call, logger, note_response, usage_in, watchers
 from ._codes import WITHHELD, deepseek_remedy, redact
 from ._events import as_events
 from ._fallback import is_outage, never_connected
 from ._merge import MergedChunks
-from ._request import RefusedRequestError, asks_for_a_stream, body_to_send, loaded_body, request_facts
+from ._model import asks_for_a_stream, body_to_send, model_sent
+from ._request import RefusedRequestError, loaded_body, request_facts
 from ._response import (
     Fault,
     explain,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
     from ._calls import GatewayCall
     from ._codes import RequestFacts
+    from ._model import Parts
     from ._request import Destination
 else:
     from ._connections import httpx
@@ -83,24 +85,27 @@ class Exchange:
 
     def _build_outgoing(self) -> httpx.Request:
         request, config = self.request, self.destination.config
-        headers, self._credentials = self.destination.headers(request, covered=self.covered)
+        prepared = self.destination.headers(request, covered=self.covered)
+        self._credentials = prepared.credentials
         body, stream = loaded_body(request), request.stream
-        if self.covered and body and headers.get("Content-Type", "").startswith("application/json"):
-            body, adapted = body_to_send(config, request.url.raw_path.partition(b"?")[0], body)
-            self._note_adapted(adapted)
-            stream = stream if body is request.content else httpx.ByteStream(body)
-        outgoing = type(request)(
-            request.method, request.url, headers=headers, stream=stream, extensions=request.extensions
+        parts: Parts = () if body is None else (body,)
+        if self.covered and body and prepared.is_json:
+            parts, adapted = body_to_send(config, request.url.raw_path.partition(b"?")[0], body)
+            if adapted:
+                self._note_adapted(adapted)
+        length = sum(map(len, parts))
+        if length > PIECE:
+            stream = Pieces(parts)
+        elif parts and parts[0] is not body:
+            stream = httpx.ByteStream(b"".join(parts))
+        kind = LoadedRequest if parts else type(request)
+        outgoing = kind(
+            request.method, request.url, headers=prepared.headers, stream=stream, extensions=request.extensions
         )
         if self._span is not None:
             add_trace(outgoing.headers, self._span)
-        if "Content-Length" in headers:
-            length = request.headers["Content-Length"] if body is None else str(len(body))
-            outgoing.headers["Content-Length"] = length
-        if body is not None:
-            outgoing.read()  # so that the caller's event hooks can look at it
-            if len(body) > PIECE:
-                outgoing.stream = Pieces(body)
+        if prepared.has_length:
+            outgoing.headers["Content-Length"] = str(length) if parts else request.headers["Content-Length"]
         return outgoing
 
     def _note_adapted(self, names: tuple[str, ...]) -> None:
@@ -112,7 +117,8 @@ class Exchange:
     @cached_property
     def facts(self) -> RequestFacts:
         """What is known of the request that was sent, for remedies."""
-        return request_facts(self.outgoing, self.destination.config)
+        config = self.destination.config
+        return request_facts(self.outgoing, config, model_sent(self.request, config))
 
     def received(self, response: httpx.Response) -> bool:
         """Note the headers of a response, and say whether to read its body before the SDK is given it.

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from ._adapt import adapted_model
 from ._calls import logger
-from ._request import Destination, loaded_body, model_named
+from ._model import model_named
+from ._request import Destination, loaded_body
 from ._settings import PLACEHOLDER
 
 if TYPE_CHECKING:

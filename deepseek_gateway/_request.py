@@ -1,19 +1,17 @@
-"""What leaves for the gateway: headers, credentials and the name of the model."""
+"""What leaves for the gateway: headers and credentials."""
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from functools import cache, lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from itertools import count
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 from urllib.parse import unquote_to_bytes
 
-from ._adapt import adapt, adapted_model, rows_for
 from ._codes import CREDENTIAL, RequestFacts, credentials_in
-from ._settings import DEEPSEEK_ONLY, OPENAI_VARIABLES, PLACEHOLDER, VARIABLE
+from ._settings import OPENAI_VARIABLES, PLACEHOLDER
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -21,11 +19,9 @@ if TYPE_CHECKING:
     import httpx2 as httpx
 
     from ._config import GatewayConfig
-    from ._settings import Route
 
 Header: TypeAlias = tuple[bytes, bytes]
 Headers: TypeAlias = tuple[Header, ...]
-HeadersAndCredentials: TypeAlias = "tuple[httpx.Headers, tuple[str, ...]]"
 Ambient: TypeAlias = frozenset[Header]  # put there by the environment alone; the names are in lower case
 
 _CREDENTIALS = (b"authorization", b"cf-aig-authorization")
@@ -58,6 +54,16 @@ class RefusedRequestError(Exception):
         self.code, self.param = code, param
 
 
+class PreparedHeaders(NamedTuple):
+    """The headers to send, to be copied, and what is known of them. Calls with equal headers share them."""
+
+    headers: httpx.Headers
+    is_json: bool
+    has_length: bool
+    credentials: tuple[str, ...]
+    """The names of the credentials in the headers of the SDK's request."""
+
+
 class Destination:
     """Where the requests of one client go, and with which headers."""
 
@@ -67,6 +73,7 @@ class Destination:
         self.config = config
         self.merges = merges  # whether the chunks of streams are merged
         self.path = base_url.raw_path
+        self._host = base_url.netloc
         self._base_url = str(base_url)
         self._explicit_headers = dict(explicit_headers)
         self._ambient = ambient_headers(os.environ, self._explicit_headers)
@@ -83,24 +90,26 @@ class Destination:
         path = unquote_to_bytes(url.raw_path.partition(b"?")[0])
         return b".." not in re.split(rb"[/\\]", path)  # once it is resolved, the path would lead out of the base URL
 
-    def headers(self, request: httpx.Request, *, covered: bool) -> HeadersAndCredentials:
-        """Give the headers to send, to be copied, and name the credentials in the headers of the request.
-
-        Calls with equal headers share them, and set `Content-Length` anew.
-        """
+    def headers(self, request: httpx.Request, *, covered: bool) -> PreparedHeaders:
+        """Give the headers to send. `Content-Length` is blank, and set for each call."""
         raw = request.headers.raw
-        given = tuple((each[0], b"") if each[0] == b"Content-Length" else each for each in raw)
+        given = tuple([(each[0], b"") if each[0] == b"Content-Length" else each for each in raw])
         if covered:
-            return self._to_gateway(type(request.headers), given, request.url.netloc)
+            return self._to_gateway(type(request.headers), given)
         elsewhere = headers_to_elsewhere(self.config, given, self._ambient_now(), request.url)
-        return type(request.headers)(elsewhere), credentials_in(given)
+        return _prepared(type(request.headers)(elsewhere), given)
 
-    def _headers_to_gateway(self, kind: type[httpx.Headers], given: Headers, host: bytes) -> HeadersAndCredentials:
-        return kind(headers_to_gateway(self.config, given, self._ambient_now(), host)), credentials_in(given)
+    def _headers_to_gateway(self, kind: type[httpx.Headers], given: Headers) -> PreparedHeaders:
+        return _prepared(kind(headers_to_gateway(self.config, given, self._ambient_now(), self._host)), given)
 
     def _ambient_now(self) -> Ambient:
         """Read the environment again, as with_options() makes the SDK do. What is new there makes new headers."""
         return self._ambient | ambient_headers(os.environ, self._explicit_headers)
+
+
+def _prepared(headers: httpx.Headers, given: Headers) -> PreparedHeaders:
+    is_json = headers.get("Content-Type", "").startswith("application/json")
+    return PreparedHeaders(headers, is_json, "Content-Length" in headers, credentials_in(given))
 
 
 def headers_to_gateway(config: GatewayConfig, given: Headers, ambient: Ambient, host: bytes) -> Headers:
@@ -194,94 +203,7 @@ def loaded_body(request: httpx.Request) -> bytes | None:
         return None
 
 
-def model_named(request: httpx.Request) -> str | None:
-    """Give the model that the body of a request names, if the body is JSON in memory."""
-    body = loaded_body(request) or b""
-    plain = _plain_model(body)
-    model = plain.group(1).decode("utf-8", "replace") if plain else _members(body).get("model")
-    return model if isinstance(model, str) else None
-
-
-def asks_for_a_stream(request: httpx.Request) -> bool:
-    """Say whether the body of a request asks for a stream, if it is JSON in memory."""
-    return b'"stream"' in (body := loaded_body(request) or b"") and _members(body).get("stream") is True
-
-
-def _members(body: bytes) -> dict[str, Any]:
-    try:
-        members = json.loads(body)
-    except (ValueError, RecursionError):
-        return {}
-    return cast("dict[str, Any]", members) if isinstance(members, dict) else {}
-
-
-_MODEL = re.compile(rb'"model"(?:: ?"([^"\\]*)")?')
-
-
-def _plain_model(body: bytes) -> re.Match[bytes] | None:
-    """Find the model in a body that names only one. Reading a large body as JSON takes three times its memory."""
-    leading = _MODEL.match(body, 1)  # openai 3 writes the model first
-    named = [leading] if leading else list(_MODEL.finditer(body))
-    return named[0] if len(named) == 1 and named[0].group(1) is not None else None
-
-
-def body_to_send(config: GatewayConfig, path: bytes, body: bytes) -> tuple[bytes, tuple[str, ...]]:
-    """Give a JSON body the model name that its route expects, and translate it into DeepSeek's dialect.
-
-    If nothing changes, the body stays the same object. The names say what was translated.
-    """
-    rows = rows_for(path, body, config)
-    if not rows and (plain := _plain_model(body)):
-        start, end = plain.span(1)
-        model = body[start:end].decode("utf-8", "surrogateescape")
-        leads = plain.start() == 1  # elsewhere it may be part of another member, and is neither changed nor refused
-        if leads or "/" not in model or config.route not in DEEPSEEK_ONLY:
-            wanted, names = _model_to_send(model, config)
-            name = wanted.encode("utf-8", "surrogateescape")
-            if name == body[start:end]:
-                return body, ()
-            if leads:
-                return b"".join((body[:start], name, memoryview(body)[end:])), names
-    try:
-        content = json.loads(body)
-        model = content["model"]
-        wanted, names = _model_to_send(model, config) if isinstance(model, str) else (model, ())
-        translated = content if wanted == model else {**content, "model": wanted}
-        if config.route in DEEPSEEK_ONLY or wanted.startswith("deepseek/"):
-            translated, more = adapt(translated, config, rows)
-            names += more
-        # These are the separators of the SDK. A body in ASCII may hold escapes that UTF-8 cannot express.
-        form: Any = {"ensure_ascii": body.isascii(), "separators": (",", ":"), "allow_nan": False}
-        return body if translated is content else json.dumps(translated, **form).encode(), names
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-        return body, ()  # the service can say best what is wrong with such a body
-
-
-def _model_to_send(model: str, config: GatewayConfig) -> tuple[str, tuple[str, ...]]:
-    adapted = adapted_model(model, config)
-    return model_on(config.route, adapted), () if adapted == model else ("model",)
-
-
-def model_on(route: Route, model: str) -> str:
-    """Give the name under which a route knows a model.
-
-    DeepSeek refuses a name with a prefix, and the provider route passes names on unchanged. The compat and rest
-    routes tell the providers apart by the prefix (Cloudflare docs: usage/providers/deepseek, usage/chat-completion).
-    Names themselves are not checked, because new ones appear every quarter. A name that the provider route does not
-    lead to is a `RefusedRequestError`.
-    """
-    if route not in DEEPSEEK_ONLY:
-        return model if "/" in model or not model else f"deepseek/{model}"
-    bare = model.removeprefix("deepseek/")
-    if "/" not in bare:
-        return bare
-    kind = "dynamic route" if bare.startswith("dynamic/") else "model"
-    problem = f"The {kind} {model!r} cannot be reached on the {route} route, which leads to DeepSeek only."
-    remedy = f"Use the compat or rest route: create_client(route='compat') or {VARIABLE['route']}=compat."
-    raise RefusedRequestError(f"{problem} {remedy}", code="wrong_route", param="model")
-
-
-def request_facts(request: httpx.Request, config: GatewayConfig) -> RequestFacts:
+def request_facts(request: httpx.Request, config: GatewayConfig, model: str | None) -> RequestFacts:
     """Say what is known of a request, as it was sent with its credentials. Nothing else makes `RequestFacts`."""
     headers = request.headers
     authorization = "authorization" in headers
@@ -292,7 +214,7 @@ def request_facts(request: httpx.Request, config: GatewayConfig) -> RequestFacts
         authorization=authorization,
         gateway_token=authorization if config.route == "rest" else "cf-aig-authorization" in headers,
         key_is_stored=config.route == "rest" or config.api_key is None,
-        model=model_named(request),
+        model=model,
         max_attempts=whole_number(headers.get("cf-aig-max-attempts")) or 1,
         path=request.url.path,
         secrets=tuple(filter(None, [*given, config.api_key, config.gateway_token])),

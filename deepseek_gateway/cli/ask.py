@@ -13,6 +13,7 @@ import typer
 
 from deepseek_gateway._calls import GatewayCall, record_calls
 from deepseek_gateway._client import create_client
+from deepseek_gateway._model import model_named
 from deepseek_gateway._request import request_facts
 from deepseek_gateway._settings import VARIABLE
 
@@ -128,7 +129,7 @@ def print_answer(config: GatewayConfig, question: Mapping[str, Any], *, as_json:
     facts: list[RequestFacts] = []
 
     def on_request(request: Any) -> None:
-        facts.append(request_facts(request, config))
+        facts.append(request_facts(request, config, model_named(request)))
 
     hooks = {"event_hooks": {"request": [on_request]}}
     try:

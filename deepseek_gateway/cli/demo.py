@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from deepseek_gateway._calls import logger, record_calls
 from deepseek_gateway._client import create_async_client, create_client
 from deepseek_gateway._headers import gateway_headers
-from deepseek_gateway._request import request_facts
+from deepseek_gateway._model import model_named
 from deepseek_gateway._settings import DEFAULT_MODEL, SETTINGS, Route
 
 from .ask import Answer
@@ -101,7 +101,7 @@ def _call(config: GatewayConfig) -> Iterator[str]:
 
     def on_request(request: Any) -> None:
         credentials = " and ".join(name for name in _CREDENTIALS if name in request.headers) or "no credential"
-        sent[:] = f"POST {request.url.path}", f"{request_facts(request, config).model}, with {credentials}"
+        sent[:] = f"POST {request.url.path}", f"{model_named(request)}, with {credentials}"
 
     answer, hooks = Answer(), {"event_hooks": {"request": [on_request]}}
     with record_calls() as calls, create_client(config, http_options=hooks) as client:

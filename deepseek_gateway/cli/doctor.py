@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 from deepseek_gateway._adapt import adapted_model
 from deepseek_gateway._config import Findings, GatewayConfig, look_up
-from deepseek_gateway._request import RefusedRequestError, model_on
+from deepseek_gateway._model import model_on
+from deepseek_gateway._request import RefusedRequestError
 from deepseek_gateway._settings import DEFAULT_MODEL, OPENAI_VARIABLES, SETTINGS, VARIABLE
 
 from .computer import Judgement, installed, judge_proxies, judge_trusted_certificates, judge_versions

@@ -18,6 +18,7 @@ import openai
 from deepseek_gateway._client import create_client
 from deepseek_gateway._codes import CODES, TEXTS, RequestFacts, deepseek_remedy
 from deepseek_gateway._headers import gateway_headers
+from deepseek_gateway._model import model_named
 from deepseek_gateway._request import request_facts
 from deepseek_gateway._settings import VARIABLE
 
@@ -137,7 +138,7 @@ class Probe:
         return printable(" ".join(without_secrets(str(text), asdict(self.config)).split()))
 
     def _on_request(self, request: httpx.Request) -> None:
-        self.facts = facts = request_facts(request, self.config)
+        self.facts = facts = request_facts(request, self.config, model_named(request))
         if facts.gateway_token:
             self.authentication = f"the token in {VARIABLE['gateway_token']} was accepted"
         self.key = "the key stored at Cloudflare" if facts.key_is_stored else f"the key in {VARIABLE['api_key']}"

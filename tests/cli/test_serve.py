@@ -152,18 +152,26 @@ def test_one_signal_ends_the_server_at_once_during_a_call(number: int) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's peak of resident memory")
-def test_body_of_100_mb_is_held_once_by_the_forwarder() -> None:
+@pytest.mark.parametrize("route", ["provider", "compat"])
+def test_body_of_100_mb_is_held_once_by_the_forwarder(route: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DEEPSEEK_GATEWAY_ROUTE", route)
     size = 100 * 1024 * 1024
 
     def peak(process: Process) -> int:
         status = Path(f"/proc/{process.running.pid}/status").read_text()
         return int(re.findall(r"VmHWM:\s+(\d+) kB", status)[0]) * 1024
 
+    def ask(client: openai.OpenAI, text: str) -> None:
+        body = {"model": "deepseek-flash", "messages": [{"role": "user", "content": text}]}
+        client.post("/chat/completions", body=body, cast_to=object)
+
     with serving("--json") as (process, emulator), process.client() as client:
-        chat(client)
+        ask(client, "Hi")
         before = peak(process)
-        chat(client, messages=[{"role": "user", "content": "x" * size}])
+        ask(client, "x" * size)
         assert peak(process) - before < 1.3 * size
+        last = emulator.requests[-1]
+        assert (last.route, last.model) == (route, "deepseek/deepseek-flash" if route == "compat" else "deepseek-flash")
         emulator.requests.clear()
 
 

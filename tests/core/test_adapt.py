@@ -10,7 +10,7 @@ import pytest
 
 from deepseek_gateway import GatewayConfig
 from deepseek_gateway._adapt import CHAT, RESPONSES, adapt
-from deepseek_gateway._request import body_to_send
+from deepseek_gateway._model import body_to_send
 
 PATH = b"/v1/acct/my-gateway/deepseek/chat/completions"
 USER = {"role": "user", "content": "Hi"}
@@ -157,13 +157,13 @@ def test_translated_body_is_not_translated_again(settings: Any, given: Any, _exp
 @pytest.mark.parametrize(("settings", "given", "_expected"), TRANSLATED.values(), ids=TRANSLATED)
 def test_adapt_off_keeps_the_bytes_of_the_body(settings: Any, given: Any, _expected: Any) -> None:
     sent = json.dumps(given).encode()
-    assert body_to_send(config(**settings, adapt=False), PATH, sent) == (sent, ())
+    assert body_to_send(config(**settings, adapt=False), PATH, sent) == ((sent,), ())
 
 
 @pytest.mark.parametrize(("settings", "given"), KEPT.values(), ids=KEPT)
 def test_body_that_deepseek_accepts_keeps_its_bytes(settings: Any, given: Any) -> None:
     sent = json.dumps(given).encode()
-    assert body_to_send(config(**settings), PATH, sent) == (sent, ())
+    assert body_to_send(config(**settings), PATH, sent) == ((sent,), ())
 
 
 @pytest.mark.parametrize("given", MALFORMED, ids=range(len(MALFORMED)))
@@ -203,9 +203,11 @@ def test_schema_instruction_begins_with_the_description_of_the_schema() -> None:
 
 def test_schema_instruction_is_the_same_text_for_equal_calls() -> None:
     first, second = (
-        body_to_send(
-            config(), PATH, json.dumps(body({"role": "user", "content": text}, response_format=FORM)).encode()
-        )[0]
+        b"".join(
+            body_to_send(
+                config(), PATH, json.dumps(body({"role": "user", "content": text}, response_format=FORM)).encode()
+            )[0]
+        )
         for text in ("One", "Two")
     )
     assert first[: first.index(b"One")] == second[: second.index(b"Two")]
@@ -227,18 +229,18 @@ class TestModel:
     ) -> None:
         for path in (PATH, b"/deepseek/responses", b"/deepseek/beta/completions"):
             sent, names = body_to_send(config(route=route, model="deepseek-flash"), path, (template % name).encode())
-            assert json.loads(sent) == {"model": expected, "messages": []}
+            assert json.loads(b"".join(sent)) == {"model": expected, "messages": []}
             assert names == ("model",)
 
     @pytest.mark.parametrize("name", ["deepseek-v4-pro", "o1x", "gpt", "mygpt-4o", "ours"])
     def test_other_name_stays(self, name: str) -> None:
         given = json.dumps(body() | {"model": name}).encode()
-        assert body_to_send(config(model="deepseek-flash"), PATH, given) == (given, ())
+        assert body_to_send(config(model="deepseek-flash"), PATH, given) == ((given,), ())
 
     def test_openai_name_stays_without_a_configured_model_or_with_adapt_off(self) -> None:
         given = json.dumps(body() | {"model": "gpt-4o"}).encode()
         for settings in ({}, {"model": "deepseek-flash", "adapt": False}):
-            assert body_to_send(config(**settings), PATH, given) == (given, ())
+            assert body_to_send(config(**settings), PATH, given) == ((given,), ())
 
     @pytest.mark.parametrize("route", ["compat", "rest"])
     @pytest.mark.parametrize(
@@ -247,13 +249,13 @@ class TestModel:
     def test_model_of_another_provider_and_its_body_stay(self, route: str, name: str) -> None:
         given = body({"role": "developer", "content": "x"}, tools=TOOLS, tool_choice="required", response_format=FORM)
         sent = json.dumps(given | {"model": name}).encode()
-        assert body_to_send(config(route=route, model="deepseek-flash", thinking=False), PATH, sent) == (sent, ())
+        assert body_to_send(config(route=route, model="deepseek-flash", thinking=False), PATH, sent) == ((sent,), ())
 
 
 @pytest.mark.parametrize("path", [b"/deepseek/beta/completions", b"/deepseek/chat/completions/x"])
 def test_body_of_another_endpoint_stays(path: bytes) -> None:
     given = json.dumps(body(response_format=FORM, max_completion_tokens=5)).encode()
-    assert body_to_send(config(thinking=False), path, given) == (given, ())
+    assert body_to_send(config(thinking=False), path, given) == ((given,), ())
 
 
 class TestResponses:
@@ -271,7 +273,7 @@ class TestResponses:
     def test_thinking_off_becomes_effort_none(self, stated: Any, expected: Any) -> None:
         given = {"model": "deepseek-flash", "input": "Hi", "max_completion_tokens": 5, **stated}
         sent, names = body_to_send(config(thinking=False), b"/deepseek/responses", json.dumps(given).encode())
-        assert json.loads(sent) == given | expected
+        assert json.loads(b"".join(sent)) == given | expected
         assert names == tuple(row.name for row in RESPONSES)
 
     @pytest.mark.parametrize(
@@ -287,4 +289,4 @@ class TestResponses:
     )
     def test_other_bodies_stay(self, settings: Any, stated: Any) -> None:
         given = json.dumps({"model": "deepseek-flash", "input": "Hi", **stated}).encode()
-        assert body_to_send(config(**settings), b"/deepseek/responses", given) == (given, ())
+        assert body_to_send(config(**settings), b"/deepseek/responses", given) == ((given,), ())

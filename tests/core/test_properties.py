@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from deepseek_gateway import ConfigError, GatewayConfig, gateway_headers
 from deepseek_gateway._adapt import CHAT, RESPONSES, adapt
 from deepseek_gateway._connections import httpx
-from deepseek_gateway._request import Destination, RefusedRequestError, model_on
+from deepseek_gateway._model import model_on
+from deepseek_gateway._request import Destination, RefusedRequestError
 from deepseek_gateway._settings import ROUTES, SETTINGS
 
 SECRETS = [setting.field for setting in SETTINGS if setting.secret]

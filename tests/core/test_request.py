@@ -12,15 +12,13 @@ import pytest
 
 from deepseek_gateway import GatewayConfig, Route
 from deepseek_gateway._exchange import Exchange
+from deepseek_gateway._model import body_to_send, model_named, model_on
 from deepseek_gateway._request import (
     PLACEHOLDER,
     Destination,
     RefusedRequestError,
     ambient_headers,
-    body_to_send,
     headers_to_gateway,
-    model_named,
-    model_on,
     request_facts,
     user_agent,
 )
@@ -30,7 +28,7 @@ httpx: Any = import_module(openai.DefaultHttpxClient.__base__.__module__)  # typ
 
 def sent_body(route: Route, body: bytes) -> bytes:
     config = GatewayConfig(account_id="acct", api_key="the-key", gateway_token="the-token", route=route)
-    return body_to_send(config, b"/deepseek/chat/completions", body)[0]
+    return b"".join(body_to_send(config, b"/deepseek/chat/completions", body)[0])
 
 
 @pytest.mark.parametrize(
@@ -325,7 +323,7 @@ def test_request_facts_say_what_was_sent_on_each_route(
     settings: dict[str, Any], headers: dict[str, str], expected: tuple[bool, bool, bool, int]
 ) -> None:
     config = GatewayConfig(**({"account_id": "acct", "api_key": "the-key", "gateway_token": "the-token"} | settings))
-    facts = request_facts(httpx.Request("POST", config.base_url, headers=headers, json={"model": "a"}), config)
+    facts = request_facts(httpx.Request("POST", config.base_url, headers=headers, json={"model": "a"}), config, "a")
     assert (facts.authorization, facts.gateway_token, facts.key_is_stored, facts.max_attempts) == expected
     assert (facts.method, facts.route, facts.model) == ("POST", config.route, "a")
     assert facts.path == httpx.URL(config.base_url).path
@@ -348,8 +346,7 @@ def test_request_facts_say_what_was_sent_on_each_route(
 )
 def test_request_without_a_model_or_with_deepseeks_is_to_deepseek(route: Any, model: Any, to_deepseek: bool) -> None:
     config = GatewayConfig(account_id="acct", gateway_token="the-token", route=route)
-    body = {"json": {"model": model}} if model else {}
-    assert request_facts(httpx.Request("POST", config.base_url, **body), config).to_deepseek is to_deepseek
+    assert request_facts(httpx.Request("POST", config.base_url), config, model).to_deepseek is to_deepseek
 
 
 def test_ambient_headers_match_what_the_sdk_reads_from_the_environment() -> None:
