@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
+from contextlib import nullcontext
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +13,7 @@ import openai
 import pytest
 from answers import DONE, event
 
+from deepseek_gateway._merge import MergedChunks
 from deepseek_gateway._stream import CheckedBody, DoneMark, Lines, TerminalEvent, Watcher, begins_like_events
 
 if TYPE_CHECKING:
@@ -45,9 +48,19 @@ class Pieces(httpx.SyncByteStream, httpx.AsyncByteStream):  # type: ignore[misc]
 
 
 class Reading:
-    """What came of reading a body to its end and closing it, as the SDK does."""
+    """What came of reading a body to its end and closing it, as the SDK does. Reading a `cut` body raises."""
 
-    def __init__(self, how: str, *pieces: bytes, more: Iterable[bytes] = (), version: bytes = b"HTTP/1.1") -> None:
+    def __init__(
+        self,
+        how: str,
+        *pieces: bytes,
+        more: Iterable[bytes] = (),
+        version: bytes = b"HTTP/1.1",
+        encoding: str = "",
+        stream: bool = True,
+        cut: bool = False,
+        merged: bool = False,
+    ) -> None:
         self.source = Pieces([*pieces, *more] if isinstance(more, tuple) else more)
         self.timeouts = {"read": 600.0}
         self.explained: list[bytes] = []
@@ -55,15 +68,18 @@ class Reading:
         self.closings = 0
         self.passed: list[bytes] = []
         request = httpx.Request("POST", "http://127.0.0.1/chat/completions")
-        response = httpx.Response(200, stream=self.source, request=request, extensions={"http_version": version})
-        self.body = CheckedBody(
-            response, DoneMark(), self.timeouts, Watcher(self.explain, self.lines.append, self.close)
-        )
-        if how == "sync":
-            self.passed.extend(self.body)
-            self.body.close()
-        else:
-            asyncio.run(self.read_asynchronously())
+        headers = {"content-encoding": encoding} if encoding else {}
+        extensions = {"http_version": version}
+        response = httpx.Response(200, headers=headers, stream=self.source, request=request, extensions=extensions)
+        end = DoneMark() if stream else None
+        watcher = Watcher(self.explain, self.lines.append, self.close)
+        self.body = CheckedBody(response, end, self.timeouts, watcher, MergedChunks() if merged else None)
+        with pytest.raises(openai.APIConnectionError) if cut else nullcontext():
+            if how == "sync":
+                self.passed.extend(self.body)
+                self.body.close()
+            else:
+                asyncio.run(self.read_asynchronously())
 
     async def read_asynchronously(self) -> None:
         async for piece in self.body:
@@ -113,6 +129,10 @@ class TestFirstEvent:
             pieces = [piece for piece in (b"data: 1" + head, tail, b": next\n\n") if piece]
             passed = Reading(how, *pieces, DONE).passed
             assert passed == [b"data: 1" + end, b": next\n\n", DONE]
+
+    def test_event_that_ends_at_the_start_of_a_piece_passes_with_that_piece(self, how: str) -> None:
+        passed = Reading(how, b"data: 1\n", b"\n: next", b"\n\n", DONE).passed
+        assert passed == [b"data: 1\n\n: next", b"\n\n", DONE]
 
     @pytest.mark.parametrize("fields", [b"", b": comment\n\n", b"event: error\nid: 1\nretry: 5\n"])
     def test_error_is_explained_and_what_follows_it_is_kept(self, how: str, fields: bytes) -> None:
@@ -189,6 +209,29 @@ class TestEnd:
         if how == "sync":
             assert list(reading.body) == []
 
+    @pytest.mark.parametrize("merged", [False, True], ids=["as it came", "merged"])
+    def test_cut_stream_passes_all_that_came_once(self, how: str, merged: bool) -> None:
+        passed = Reading(how, event("a"), b"data: [DO", cut=True, merged=merged).passed
+        assert passed == [event("a"), b"data: [DO"]
+
+    @pytest.mark.parametrize("merged", [False, True], ids=["as it came", "merged"])
+    def test_last_event_passes_before_its_line_end_comes(self, how: str, merged: bool) -> None:
+        assert Reading(how, b"data: [DONE]", more=(b"\n\n",), merged=merged).passed == [b"data: [DONE]"]
+
+    @pytest.mark.parametrize(
+        ("stream", "encoding", "decoded", "lines"),
+        [(True, "gzip", True, True), (True, "", False, True), (False, "gzip", False, False), (False, "", False, True)],
+    )
+    def test_body_is_decoded_if_it_is_a_compressed_stream_and_lines_are_reported_of_plain_text_only(
+        self, how: str, stream: bool, encoding: str, decoded: bool, lines: bool
+    ) -> None:
+        plain = event("a") + DONE
+        sent = gzip.compress(plain) if encoding else plain
+        reading = Reading(how, sent, encoding=encoding, stream=stream)
+        assert reading.body.decoded is decoded
+        assert b"".join(reading.passed) == (plain if decoded else sent)
+        assert b"\n".join(reading.lines) == (plain if lines else b"")
+
     def test_each_line_is_reported_and_the_rest_when_the_body_is_closed(self, how: str) -> None:
         assert Reading(how, b"data: 1\n\nda", DONE[2:]).lines == [b"data: 1", b"", b"data: [DONE]", b"", b""]
 
@@ -211,6 +254,12 @@ class TestLines:
         for _ in range(2):
             assert lines.feed(most) == []
             assert lines.feed(b"\n") == [most]
+
+    def test_line_that_was_given_up_is_counted_anew(self) -> None:
+        lines = Lines()
+        lines.feed(b"x" * (LONGEST + 1))
+        lines.feed(b"x" * LONGEST)
+        assert len(lines.rest) == len(b"data: (too long)") + LONGEST
 
 
 @pytest.mark.parametrize(
@@ -253,6 +302,7 @@ COMPLETED = b'data: {"type": "response.completed"}\n'
         pytest.param(b'data: {"type": ["response.completed"]}\n\n', False, False, id="type is no text"),
         pytest.param(b'data: {"x": "response.completed"}\n\n', False, False, id="no type"),
         pytest.param(b"x" + COMPLETED + b"\n", False, False, id="another field"),
+        pytest.param(b"\r" + COMPLETED + b"\n", False, False, id="CR alone ends no line"),
         pytest.param(b"event: \xff\n\n", False, False, id="no UTF-8"),
         pytest.param(b"event: error\n\n", False, True, id="error"),
         pytest.param(b"event: error\n\nevent: x\n\n", False, True, id="another event follows an error"),

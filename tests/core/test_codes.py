@@ -407,9 +407,7 @@ class TestRemedies:
                 "it needs Workers AI Read on this account",
                 id="10000 on rest",
             ),
-            pytest.param(
-                {"route": "rest"}, {}, short_form(2021, "x"), "use the provider route with", id="2021 on rest"
-            ),
+            pytest.param({"route": "rest"}, {}, short_form(2021, "x"), "with a key of your own, or", id="2021 on rest"),
         ],
     )
     def test_remedy_for_a_gateway_error_fits_the_route_the_token_and_the_model(

@@ -78,6 +78,7 @@ class TestRefusedRequests:
                 call(config_at(gateway), use)
             assert "secret" not in "".join(traceback.format_exception(caught.value))
             assert caught.value.code == "unfit_credential"
+            assert "secret" not in str(caught.value.request.headers.raw)
         assert gateway.received == []
 
 

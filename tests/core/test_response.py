@@ -141,6 +141,13 @@ class TestDirect:
         assert error.body["message"] == f"500 from DeepSeek: {shown}"
         assert error.body["original"] == (json.loads(body) if body.startswith("{") else body)
 
+    def test_remedy_for_a_refused_key_names_no_stored_key(
+        self, gateway: Loopback, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        gateway.answer = lambda _: Answer({"error": {"message": "no", "type": "authentication_error"}}, 401)
+        failing(partial(run, "sync"), GatewayConfig(route="direct", api_key=KEY, direct_endpoint=gateway.url))
+        assert warnings_in(caplog) == ["401 from DeepSeek: check DEEPSEEK_API_KEY"]
+
     @pytest.mark.parametrize(
         ("route", "whose", "remedy"),
         [

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -136,6 +137,15 @@ class TestHeaders:
             with trace.use_span(span):
                 call(config_at(gateway), chat)
         assert ids_received(gateway) == [(None, None)] * 3
+
+    @pytest.mark.parametrize("module", [None, ModuleType("opentelemetry.trace")], ids=["not", "not wholly"])
+    def test_call_sends_no_ids_while_opentelemetry_is_not_imported(
+        self, gateway: Loopback, config_at: ConfigAt, tracer: Any, monkeypatch: pytest.MonkeyPatch, module: Any
+    ) -> None:
+        with tracer.start_as_current_span("program"), create_client(config_at(gateway)) as client:
+            monkeypatch.setitem(sys.modules, "opentelemetry.trace", module)
+            chat(client)
+        assert ids_received(gateway) == [(None, None)]
 
     @pytest.mark.parametrize("given", [OWN, {TRACE_ID: OWN[TRACE_ID]}, {PARENT_ID.title(): OWN[PARENT_ID]}])
     @pytest.mark.parametrize("option", ["extra_headers", "default_headers"])
