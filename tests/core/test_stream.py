@@ -101,7 +101,8 @@ class TestChat:
         got = collect(flavour, config_at(gateway), streamed, max_retries=0)
         size = len(b"".join(pieces))
         assert type(got.error) is openai.APIConnectionError, got.error
-        assert f"before [DONE], after {size:,} bytes; what came until then was delivered" in str(got.error)
+        how = "ended" if ending == "clean" else "broke off"
+        assert str(got.error).startswith(f"The stream {how} before [DONE], after {size:,} bytes; what came until then ")
         assert contents(got)[:1] == (["a"] if event("a") in pieces else [])
         assert got.error.request.headers["authorization"] == "[redacted]"
         assert len(gateway.received) == 1
@@ -127,6 +128,7 @@ class TestChat:
         got = collect(flavour, config_at(gateway), streamed, timeout=0.2, max_retries=0)
         assert type(got.error) is openai.APITimeoutError
         assert "The stream stalled before [DONE], after" in str(got.error)
+        assert got.error.request.headers["authorization"] == "[redacted]"
         assert len(got) == 1
 
     @pytest.mark.parametrize(("body", "whole"), [(event("a") + DONE, True), (event("a"), False)], ids=["whole", "cut"])

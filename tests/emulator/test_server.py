@@ -2,11 +2,15 @@
 
 import asyncio
 import gc
+import logging
 import math
 import socket
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import pytest
 from emulated import (
@@ -17,7 +21,10 @@ from emulated import (
     send,
 )
 
+from deepseek_gateway._server import Server
 from deepseek_gateway.emulator import Emulator
+
+REQUEST = b"GET / HTTP/1.1\r\nhost: x\r\nx-forwarded-for: 192.0.2.1\r\nx-forwarded-proto: https\r\n\r\n"
 
 
 def test_emulator_stops_at_once_with_connections_open() -> None:
@@ -111,3 +118,55 @@ def test_emulator_serves_in_an_async_with_block() -> None:
             return (await asyncio.to_thread(send, emulator, PROVIDER, BOTH, ask())).status
 
     assert asyncio.run(main()) == 200
+
+
+@contextmanager
+def asked(application: Any) -> Iterator[socket.socket]:
+    """Serve an application, and give a connection on which a request has been sent."""
+    server = Server(application, 0, name="test")
+    try:
+        with socket.create_connection(("127.0.0.1", int(server.url.rpartition(":")[2])), timeout=5) as client:
+            client.sendall(REQUEST)
+            yield client
+    finally:
+        assert server.stop()
+
+
+def test_application_can_close_and_reset_the_connection_of_its_request() -> None:
+    async def closes(scope: Any, *_: object) -> None:
+        scope["state"]["connection"].end()
+
+    async def resets(scope: Any, *_: object) -> None:
+        scope["state"]["connection"].end(reset=True)
+
+    with asked(closes) as client:
+        assert client.recv(1) == b""
+    with asked(resets) as client, pytest.raises(ConnectionResetError):
+        client.recv(1)
+
+
+def test_headers_of_a_proxy_do_not_change_the_address_and_the_scheme_of_a_request() -> None:
+    scopes: list[Any] = []
+
+    async def closes(scope: Any, *_: object) -> None:
+        scopes.append(scope)
+        scope["state"]["connection"].end()
+
+    with asked(closes) as client:
+        assert client.recv(1) == b""
+        assert [(scope["client"], scope["scheme"]) for scope in scopes] == [(client.getsockname(), "http")]
+
+
+def test_thread_has_the_name_of_its_server_and_does_not_keep_the_program_running() -> None:
+    server = Server(Emulator(), 0, name="a name")  # type: ignore[arg-type]  # no request comes
+    try:
+        assert [thread.daemon for thread in threading.enumerate() if thread.name == "a name"] == [True]
+    finally:
+        assert server.stop()
+
+
+def test_server_logs_no_request_and_leaves_logging_alone(caplog: pytest.LogCaptureFixture) -> None:
+    with Emulator() as emulator, caplog.at_level(logging.INFO):
+        send(emulator, "/")
+    assert [record for record in caplog.records if record.name.startswith("uvicorn")] == []
+    assert logging.getLogger("uvicorn").handlers == []
