@@ -141,6 +141,21 @@ class TestFirstEvent:
         comment = fields if fields.startswith(b":") else b""
         assert reading.passed == [comment + b"data: EXPLAINED\n\n" + event("a"), DONE]
 
+    @pytest.mark.parametrize(
+        ("fault", "after"),
+        [(FAULT.replace(b": {", b":{"), b""), (FAULT.replace(b"\n", b"\r\n"), event("a"))],
+        ids=["no space", "CRLF"],
+    )
+    def test_error_is_explained_however_its_event_is_written(self, how: str, fault: bytes, after: bytes) -> None:
+        assert Reading(how, fault + after, DONE).passed == [b"data: EXPLAINED\n\n" + after, DONE]
+
+    def test_error_whose_blank_line_never_comes_is_explained_at_the_end(self, how: str) -> None:
+        assert Reading(how, self.FAULT[:-1], cut=True).passed == [b"data: EXPLAINED\n\n"]
+
+    def test_comments_and_blank_lines_before_the_first_event_pass_at_once(self, how: str) -> None:
+        pieces = [b": keep-alive\r\n\r\n", b" \r\n", b": again\n", event("a"), DONE]
+        assert Reading(how, *pieces).passed == pieces
+
     def test_error_that_is_not_the_gateways_passes_as_it_is(self, how: str) -> None:
         other = b'data: {"error": "x"}\n\n'
         reading = Reading(how, other, DONE)
@@ -268,6 +283,7 @@ class TestLines:
         ((b"data: [DONE]",), True),
         ((b"data:[DONE]",), True),
         ((b"data: 1\n\nda", b"ta: [DO", b"NE]"), True),
+        ((b"data: 1\n\ndata: [DONE", b"]"), True),
         ((b"x" * 500, b"\ndata: [DONE]"), True),
         ((b"data: [DONE]\n", b'x [DONE]"', b"y"), True),
         ((b"x data: [DONE]",), False),

@@ -264,7 +264,9 @@ class TestUsage:
         assert [each.usage for each in calls] == [expected]
 
     @pytest.mark.parametrize(
-        "body", [b"[]", b'{"usage": 5}', b'{"usage": {"prompt_tokens": 1}}', b"{", b'{"usage": []}']
+        "body",
+        [b"[]", b'{"usage": 5}', b'{"usage": {"prompt_tokens": 1}}', b"{", b'{"usage": []}', b'{"usage":' * 100_000],
+        ids=["a list", "a number", "no answer", "cut", "a list of usages", "too deep"],
     )
     def test_response_without_readable_usage_has_none(
         self, gateway: Loopback, config_at: ConfigAt, body: bytes
