@@ -193,7 +193,11 @@ class TestEchoedCredentials:
     """A server may repeat a credential. It is shown nowhere."""
 
     @pytest.mark.parametrize("body", ERRORS.values(), ids=ERRORS)
-    @pytest.mark.parametrize("spelling", [str, escaped, lambda text: text.replace("-", "\\u002d")])
+    @pytest.mark.parametrize(
+        "spelling",
+        [str, escaped, lambda text: text.replace("-", r"\u002d"), lambda text: text.replace("-", r"\\\\u002d")],
+        ids=["as it is", "escaped", "one backslash", "four backslashes"],
+    )
     @pytest.mark.parametrize("secret", [KEY, TOKEN])
     def test_credential_in_an_error_is_redacted_however_it_is_spelled(
         self, call: Call, gateway: Loopback, config_at: ConfigAt, body: str, spelling: Callable[[str], str], secret: str

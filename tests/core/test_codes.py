@@ -176,20 +176,19 @@ class TestErrors:
         assert len(gateway.received) == 1
 
     @pytest.mark.parametrize(
-        ("use", "api"),
+        "api",
         [
-            (lambda client: client.embeddings.create(model="x", input="x"), "embeddings"),
-            (lambda client: client.images.generate(prompt="x"), "images"),
-            (lambda client: client.moderations.create(input="x"), "moderations"),
-            (lambda client: client.fine_tuning.jobs.create(model="x", training_file="x"), "fine-tuning"),
+            *("embeddings", "images", "audio", "moderations", "batches"),
+            *("fine_tuning", "assistants", "threads", "vector_stores"),
         ],
     )
     def test_api_that_deepseek_lacks_is_named(
-        self, call: Call, gateway: Loopback, config_at: ConfigAt, use: Any, api: str
+        self, call: Call, gateway: Loopback, config_at: ConfigAt, api: str
     ) -> None:
         gateway.answer = lambda _: Answer(b"", 404, {"cf-aig-log-id": "x", "content-type": ""})
-        error = failing(call, config_at(gateway), use)
-        assert error.body["message"] == f"404 from DeepSeek: an empty body; DeepSeek has no {api} API"
+        for path, remedy in ((f"/{api}/x", f"; DeepSeek has no {api.replace('_', '-')} API"), (f"/{api}x", "")):
+            error = failing(call, config_at(gateway), lambda client, path=path: client.get(path, cast_to=object))
+            assert error.body["message"] == f"404 from DeepSeek: an empty body{remedy}"
 
     @pytest.mark.parametrize("name", EDGE_ERRORS)
     def test_edge_error_has_type_edge_error_and_names_the_ray_id(
