@@ -226,7 +226,7 @@ def mutants(session: nox.Session) -> None:
 
     The arguments are modules: `nox -s mutants -- _response _stream`. Without arguments, all of them take hours.
     """
-    session.install("-q", "-e", ".[test]", *group("mutants"))
+    session.install("-q", "-e", ".[test]", *group("mutants", "tracing"))
     copy = Path(session.create_tmp()).resolve() / "copy"
     shutil.rmtree(copy, ignore_errors=True)
     for name in tracked():

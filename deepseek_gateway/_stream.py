@@ -32,7 +32,7 @@ _DONE = re.compile(rb"\ndata: ?\[DONE\]")
 _TERMINAL = {"response.completed", "response.failed", "response.incomplete"}
 _FILLER = re.compile(rb"\A(?:\s|:[^\n]*\n)*")
 _FIELD = re.compile(rb"(?:\s|:[^\n]*\n)*(?:data|event|id|retry):")
-_FIRST_EVENT = re.compile(rb"(?:\s|:[^\n]*\n)*(?:(?:event|id|retry):[^\n]*\n)*data: ?(\{[^\n]*\})(?:\r?\n\r?\n|\s*\Z)")
+_FIRST_EVENT = re.compile(rb"(?:(?:event|id|retry):[^\n]*\n)*data: ?(\{[^\n]*\})(?:\r?\n\r?\n|\s*\Z)")
 
 
 def begins_like_events(body: bytes) -> bool:
@@ -173,11 +173,9 @@ class CheckedBody(httpx.SyncByteStream, httpx.AsyncByteStream):
                         yield passed
                         if self._end and self._end.reached:
                             return
-                self._ended = True
                 if rest := self._passed(self._rest(), last=True):
                     yield rest
         except Exception:
-            self._ended = True
             self.close()  # old HTTP libraries leave that to the garbage collector
             raise
 
@@ -192,11 +190,9 @@ class CheckedBody(httpx.SyncByteStream, httpx.AsyncByteStream):
                         yield passed
                         if self._end and self._end.reached:
                             return
-                self._ended = True
                 if rest := self._passed(self._rest(), last=True):
                     yield rest
         except Exception:
-            self._ended = True
             await self.aclose()  # as above
             raise
 
@@ -250,9 +246,8 @@ class CheckedBody(httpx.SyncByteStream, httpx.AsyncByteStream):
     def _begin(self, chunk: bytes) -> bytes:
         """Hold the first event until it is whole, for an error in it. The comments before it pass at once."""
         held = self._held + chunk
-        filler = _FILLER.match(held)
-        begins = filler.end() if filler else 0
-        passed, self._held = held[:begins], held[begins:]
+        self._held = _FILLER.sub(b"", held)
+        passed = held[: len(held) - len(self._held)]
         new = self._held[-len(chunk) - _LINE_ENDS :]  # the rest has been searched
         whole = b"\n\n" in new or b"\r\n\r\n" in new or (self._end is not None and self._end.reached)
         size = len(self._held)
