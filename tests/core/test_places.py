@@ -1,18 +1,33 @@
-"""One client in several processes and event loops. Each test runs a program, because it forks or ends loops."""
+"""One client in several processes and event loops. Most tests run a program, because it forks or ends loops."""
 
 from __future__ import annotations
 
+import asyncio
+import gc
+import json
+import os
 import pickle
 import subprocess
 import sys
+import weakref
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+import openai
 import pytest
+from answers import DONE
 from calling import FLAVOURS
-from loopback import COMPLETION, Answer, Loopback, Received
+from loopback import COMPLETION, EVENTS, Answer, Loopback, Received
+
+from deepseek_gateway import GatewayConfig
+from deepseek_gateway._http import GatewayAsyncHttpClient, Place
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from calling import ConfigAt
+
+httpx: Any = import_module(openai.DefaultHttpxClient.__base__.__module__)  # type: ignore[union-attr]
 
 COMMON = """
 import asyncio, gc, openai, os, pickle, stat, sys
@@ -142,3 +157,55 @@ def test_async_client_can_be_closed_when_its_first_event_loop_is_gone(
     gateway: Loopback, config_at: ConfigAt, transport: str
 ) -> None:
     run_program(LOOP_GONE, config_at(gateway, endpoint="http://127.0.0.1:9/v1/acct/my-gateway"), transport)
+
+
+def test_place_is_the_process_and_the_running_event_loop() -> None:
+    async def main() -> None:
+        assert Place.here() == Place(os.getpid(), weakref.ref(asyncio.get_running_loop()))
+
+    asyncio.run(main())
+    assert Place.here() == Place(os.getpid())
+
+
+def test_place_lives_in_its_process_until_its_event_loop_is_closed_and_gone() -> None:
+    async def main() -> Place:
+        return Place.here()
+
+    loop = asyncio.new_event_loop()
+    place = loop.run_until_complete(main())
+    assert place.lives
+    assert not place._replace(process=0).lives
+    loop.close()
+    assert not place.lives
+    del loop
+    gc.collect()
+    assert not place.lives
+    assert Place(os.getpid()).lives
+    assert not Place(0).lives
+
+
+def test_second_event_loop_gets_the_options_of_the_client_and_of_each_call() -> None:
+    """The transport makes no connections, so that the event loops can be those of one program."""
+
+    async def events() -> AsyncIterator[bytes]:
+        yield b"".join(b"data: %s\n\n" % json.dumps(each | {"usage": None}).encode() for each in EVENTS) + DONE
+
+    def answer(request: Any) -> Any:
+        if request.url.path == "/here":
+            return httpx.Response(307, headers={"location": "/there"})
+        kind = "application/json" if request.method == "GET" else "text/event-stream"
+        return httpx.Response(200, headers={"content-type": kind}, content=events())
+
+    config = GatewayConfig(account_id="acct", api_key="key")
+    client = GatewayAsyncHttpClient(config, {}, merges=True, transport=httpx.MockTransport(answer))
+    asking = client.build_request("POST", f"{config.base_url}/chat/completions", json={"model": "m", "stream": True})
+
+    async def main() -> None:
+        followed = await client.get("https://other.test/here", follow_redirects=True)
+        assert (followed.status_code, followed.content[:5]) == (200, b"data:")
+        streamed = await client.send(asking, stream=True)
+        assert not streamed.is_stream_consumed
+        assert (await streamed.aread()).count(b"data: {") == 1  # both chunks in one
+
+    for _ in range(2):
+        asyncio.run(main())

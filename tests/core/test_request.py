@@ -12,7 +12,7 @@ import pytest
 
 from deepseek_gateway import GatewayConfig, Route
 from deepseek_gateway._exchange import Exchange
-from deepseek_gateway._model import body_to_send, model_named, model_on
+from deepseek_gateway._model import body_to_send, model_named, model_on, model_sent
 from deepseek_gateway._request import (
     PLACEHOLDER,
     Destination,
@@ -88,7 +88,12 @@ def test_body_with_the_right_model_for_the_route_stays_the_same_object(template:
 
 
 @pytest.mark.parametrize(
-    "template", ['{"model":"%s","messages":["\\ud83d",1e400,"你好"]}', '{"messages":["你好"],"model":"%s"}']
+    "template",
+    [
+        '{"model":"%s","messages":["\\ud83d",1e400,"你好"]}',
+        '{"model":"%s","messages":[{"model": "inner"}]}',
+        '{"messages":["你好"],"model":"%s"}',
+    ],
 )
 def test_rewritten_body_keeps_the_bytes_of_the_sdk_around_the_model(template: str) -> None:
     rewritten = sent_body("compat", template.replace("%s", "deepseek-flash").encode())
@@ -161,6 +166,7 @@ def request(method: str = "POST", url: str = CONFIG.base_url, config: GatewayCon
         ("https://ai.example.com/v1/acct/gw/deepseek?x=1", True),
         ("https://ai.example.com/v1/acct/gw/deepseek#x", True),
         ("https://ai.example.com/v1/acct/gw/deepseek/models?x=%2e%2e/y", True),
+        ("https://ai.example.com/v1/acct/gw/deepseek/models?x=/%2e%2e/y", True),
         ("https://ai.example.com/v1/acct/gw/deepseek/chat/completions", True),
         ("https://ai.example.com:443/v1/acct/gw/deepseek/beta/completions?x=1", True),
         ("https://AI.example.com/v1/acct/gw/deepseek/models", True),
@@ -238,6 +244,11 @@ def test_model_of_a_request_is_read_from_its_body(body: bytes, model: str | None
     assert model_named(httpx.Request("POST", CONFIG.base_url, content=body)) == model
 
 
+def test_model_of_an_inner_member_is_named_even_if_the_route_does_not_lead_to_it() -> None:
+    original = httpx.Request("POST", CONFIG.base_url, content=b'{"messages":[{"model":"openai/inner"}]}')
+    assert model_sent(original, CONFIG) == "openai/inner"
+
+
 @pytest.mark.parametrize("given", [f"Bearer {PLACEHOLDER}", "Bearer the-key", "Bearer another"])
 def test_sdks_request_keeps_everything_except_its_credentials(given: str) -> None:
     original = httpx.Request("POST", CONFIG.base_url, headers={"Authorization": given}, json={"model": "deepseek/a"})
@@ -266,6 +277,14 @@ def test_content_length_matches_each_of_several_bodies_with_equal_headers() -> N
         original = httpx.Request("POST", CONFIG.base_url, headers={"Content-Type": "application/json"}, content=body)
         outgoing = Exchange(original, where, streamed=False).outgoing
         assert outgoing.headers["content-length"] == str(len(outgoing.content))
+
+
+def test_headers_are_prepared_once_for_bodies_of_any_length() -> None:
+    where = destination()
+    first, second = (
+        where.headers(httpx.Request("POST", CONFIG.base_url, content=body), covered=True) for body in (b"{}", b"[0]")
+    )
+    assert first is second
 
 
 def test_request_without_a_body_gets_no_content_length() -> None:
