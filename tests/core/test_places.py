@@ -10,6 +10,7 @@ import pickle
 import subprocess
 import sys
 import weakref
+from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -20,11 +21,10 @@ from calling import FLAVOURS
 from loopback import COMPLETION, EVENTS, Answer, Loopback, Received
 
 from deepseek_gateway import GatewayConfig
-from deepseek_gateway._http import GatewayAsyncHttpClient, Place
+from deepseek_gateway._body import Pieces
+from deepseek_gateway._http import GatewayAsyncHttpClient, GatewayHttpClient, Place
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from calling import ConfigAt
 
 httpx: Any = import_module(openai.DefaultHttpxClient.__base__.__module__)  # type: ignore[union-attr]
@@ -184,28 +184,89 @@ def test_place_lives_in_its_process_until_its_event_loop_is_closed_and_gone() ->
     assert not Place(0).lives
 
 
-def test_second_event_loop_gets_the_options_of_the_client_and_of_each_call() -> None:
-    """The transport makes no connections, so that the event loops can be those of one program."""
+CONFIG = GatewayConfig(account_id="acct", api_key="key")
+STREAM = b"".join(b"data: %s\n\n" % json.dumps(each | {"usage": None}).encode() for each in EVENTS) + DONE
 
-    async def events() -> AsyncIterator[bytes]:
-        yield b"".join(b"data: %s\n\n" % json.dumps(each | {"usage": None}).encode() for each in EVENTS) + DONE
 
-    def answer(request: Any) -> Any:
+class Transport(httpx.MockTransport):
+    """A transport without connections, so that one program can stand for several processes and event loops.
+
+    `/here` is redirected, and anything else is answered with a stream. `closed` counts how often it was closed.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(self.answer)
+        self.closed = 0
+
+    def answer(self, request: Any) -> Any:
         if request.url.path == "/here":
             return httpx.Response(307, headers={"location": "/there"})
-        kind = "application/json" if request.method == "GET" else "text/event-stream"
-        return httpx.Response(200, headers={"content-type": kind}, content=events())
+        return httpx.Response(200, headers={"content-type": "text/event-stream"}, stream=Pieces([STREAM]))
 
-    config = GatewayConfig(account_id="acct", api_key="key")
-    client = GatewayAsyncHttpClient(config, {}, merges=True, transport=httpx.MockTransport(answer))
-    asking = client.build_request("POST", f"{config.base_url}/chat/completions", json={"model": "m", "stream": True})
+    def close(self) -> None:
+        self.closed += 1
+        raise ConnectionError
+
+    async def aclose(self) -> None:
+        self.closed += 1
+
+
+class TestTakingOver:
+    """The client for another place has the options of the first one, and sends each call with its own options."""
+
+    def test_second_process_reads_and_streams_as_the_first(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        client = GatewayHttpClient(CONFIG, {}, transport=Transport())
+        asking = client.build_request("POST", f"{CONFIG.base_url}/chat/completions", json={"stream": True})
+        for process in (os.getpid(), 0):
+            monkeypatch.setattr(os, "getpid", partial(int, process))
+            followed = client.get("https://other.test/here", follow_redirects=True)
+            assert (followed.status_code, followed.content) == (200, STREAM)
+            streamed = client.send(asking, stream=True)
+            assert not streamed.is_stream_consumed
+            assert streamed.read() == STREAM
+
+    def test_second_event_loop_reads_streams_and_merges_as_the_first(self) -> None:
+        client = GatewayAsyncHttpClient(CONFIG, {}, merges=True, transport=Transport())
+        asking = client.build_request("POST", f"{CONFIG.base_url}/chat/completions", json={"stream": True})
+
+        async def main() -> None:
+            followed = await client.get("https://other.test/here", follow_redirects=True)
+            assert (followed.status_code, followed.content) == (200, STREAM)
+            streamed = await client.send(asking, stream=True)
+            assert not streamed.is_stream_consumed
+            assert (await streamed.aread()).count(b"data: {") == 1
+
+        for _ in range(2):
+            asyncio.run(main())
+
+    def test_each_event_loop_gets_one_client_that_is_dropped_in_the_next(self) -> None:
+        made: list[weakref.ref[Any]] = []
+
+        class Noted(GatewayAsyncHttpClient):
+            def __init__(self, *arguments: Any, **options: Any) -> None:
+                super().__init__(*arguments, **options)
+                made.append(weakref.ref(self))
+
+        client = Noted(CONFIG, {}, transport=Transport())
+
+        async def main(calls: int) -> None:
+            for _ in range(calls):
+                await client.get(CONFIG.base_url)
+
+        for calls in (1, 2, 2, 1):
+            asyncio.run(main(calls))
+        gc.collect()
+        assert [each() is not None for each in made] == [True, False, False, True]
+
+
+def test_dropped_client_closes_its_transport_and_hides_an_error() -> None:
+    transports = Transport(), Transport()
 
     async def main() -> None:
-        followed = await client.get("https://other.test/here", follow_redirects=True)
-        assert (followed.status_code, followed.content[:5]) == (200, b"data:")
-        streamed = await client.send(asking, stream=True)
-        assert not streamed.is_stream_consumed
-        assert (await streamed.aread()).count(b"data: {") == 1  # both chunks in one
+        GatewayAsyncHttpClient(CONFIG, {}, transport=transports[1])
+        await asyncio.sleep(0)
 
-    for _ in range(2):
-        asyncio.run(main())
+    GatewayHttpClient(CONFIG, {}, transport=transports[0])
+    asyncio.run(main())
+    gc.collect()
+    assert [each.closed for each in transports] == [1, 1]
