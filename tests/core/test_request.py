@@ -11,6 +11,7 @@ import openai
 import pytest
 
 from deepseek_gateway import GatewayConfig, Route
+from deepseek_gateway._body import Pieces
 from deepseek_gateway._exchange import Exchange
 from deepseek_gateway._model import body_to_send, model_named, model_on, model_sent
 from deepseek_gateway._request import (
@@ -285,6 +286,20 @@ def test_headers_are_prepared_once_for_bodies_of_any_length() -> None:
         where.headers(httpx.Request("POST", CONFIG.base_url, content=body), covered=True) for body in (b"{}", b"[0]")
     )
     assert first is second
+
+
+@pytest.mark.parametrize("size", [1, 2_000_000], ids=["small", "large"])
+@pytest.mark.parametrize("kind", ["application/json", "text/plain"])
+def test_body_in_memory_is_sent_in_pieces_if_it_is_large_and_can_be_read_by_an_event_hook(size: int, kind: str) -> None:
+    body = b'{"model":"deepseek/a","text":"%s"}' % (b"x" * size)
+    sent = request(headers={"Content-Type": kind}, content=body)
+    assert isinstance(sent.stream, Pieces) is (size > 1)
+    assert sent.content == (body.replace(b"deepseek/", b"") if kind == "application/json" else body)
+
+
+def test_event_hook_cannot_read_an_upload_that_streams() -> None:
+    with pytest.raises(httpx.RequestNotRead):
+        assert request(content=iter([b"x"])).content
 
 
 def test_request_without_a_body_gets_no_content_length() -> None:
