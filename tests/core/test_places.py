@@ -205,10 +205,17 @@ class Transport(httpx.MockTransport):
 
     def close(self) -> None:
         self.closed += 1
-        raise ConnectionError
 
     async def aclose(self) -> None:
         self.closed += 1
+
+
+class Failing(Transport):
+    """A transport that cannot be closed without an error."""
+
+    def close(self) -> None:
+        super().close()
+        raise ConnectionError
 
 
 class TestTakingOver:
@@ -224,6 +231,18 @@ class TestTakingOver:
             streamed = client.send(asking, stream=True)
             assert not streamed.is_stream_consumed
             assert streamed.read() == STREAM
+
+    def test_closed_client_is_closed_in_every_process(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        client = GatewayHttpClient(CONFIG, {}, transport=(transport := Transport()))
+        for process in (os.getpid(), 0):
+            monkeypatch.setattr(os, "getpid", partial(int, process))
+            client.get(CONFIG.base_url)
+        client.close()
+        assert transport.closed == 2
+        for process in (0, 1):
+            monkeypatch.setattr(os, "getpid", partial(int, process))
+            with pytest.raises(RuntimeError, match="closed"):
+                client.get(CONFIG.base_url)
 
     def test_second_event_loop_reads_streams_and_merges_as_the_first(self) -> None:
         client = GatewayAsyncHttpClient(CONFIG, {}, merges=True, transport=Transport())
@@ -260,7 +279,7 @@ class TestTakingOver:
 
 
 def test_dropped_client_closes_its_transport_and_hides_an_error() -> None:
-    transports = Transport(), Transport()
+    transports = Failing(), Transport()
 
     async def main() -> None:
         GatewayAsyncHttpClient(CONFIG, {}, transport=transports[1])
