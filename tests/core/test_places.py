@@ -258,6 +258,23 @@ class TestTakingOver:
         for _ in range(2):
             asyncio.run(main())
 
+    @pytest.mark.parametrize(("forked", "closed"), [(False, 2), (True, 1)], ids=["another loop", "another process"])
+    def test_closing_an_async_client_keeps_connections_of_another_process(
+        self, monkeypatch: pytest.MonkeyPatch, forked: bool, closed: int
+    ) -> None:
+        client = GatewayAsyncHttpClient(CONFIG, {}, transport=(transport := Transport()))
+
+        async def main(*, close: bool) -> None:
+            await client.get(CONFIG.base_url)
+            if close:
+                await client.aclose()
+
+        asyncio.run(main(close=False))
+        if forked:
+            monkeypatch.setattr(os, "getpid", int)
+        asyncio.run(main(close=True))
+        assert transport.closed == closed
+
     def test_each_event_loop_gets_one_client_that_is_dropped_in_the_next(self) -> None:
         made: list[weakref.ref[Any]] = []
 
