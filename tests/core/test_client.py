@@ -8,6 +8,7 @@ import inspect
 import io
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -231,13 +232,18 @@ class TestOptions:
         assert gateway.last.header("x-from-http-options") == "1"
         assert gateway.last.header("connection") == "close"
 
-    def test_redirects_of_another_service_are_followed_if_http_options_say_so(
-        self, call: Call, gateway: Loopback, config_at: ConfigAt
+    @pytest.mark.parametrize(("http_options", "last"), [({"follow_redirects": True}, "/there"), ({}, "/here")])
+    def test_redirects_of_another_service_are_followed_only_if_http_options_say_so(
+        self, call: Call, gateway: Loopback, config_at: ConfigAt, http_options: dict[str, Any], last: str
     ) -> None:
         gateway.answer = lambda got: Answer({}, 200 if got.path == "/there" else 307, {"location": "/there"})
-        url, options = f"{gateway.url}/here", {"follow_redirects": True}
-        call(config_at(gateway), lambda client: client.get(url, cast_to=object), http_options=options)
-        assert gateway.last.path == "/there"
+        with nullcontext() if http_options else pytest.raises(openai.APIStatusError):
+            call(
+                config_at(gateway),
+                lambda client: client.get(f"{gateway.url}/here", cast_to=object),
+                http_options=http_options,
+            )
+        assert gateway.last.path == last
 
     def test_login_in_http_options_is_sent_with_a_stored_key(
         self, call: Call, gateway: Loopback, config_at: ConfigAt

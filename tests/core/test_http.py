@@ -255,6 +255,12 @@ class TestRedirects:
             call(config_at(gateway), chat)
         assert "another path of the same host" in caught.value.message
 
+    def test_redirect_of_deepseek_itself_is_refused(self, call: Call, gateway: Loopback, config_at: ConfigAt) -> None:
+        redirect, outage = Answer({}, 307, {"location": "/there"}), Answer(b"<html>", 522)
+        gateway.answer = lambda got: redirect if got.path.startswith("/itself") else outage
+        config = config_at(gateway, fallback="direct", direct_endpoint=f"{gateway.url}/itself")
+        assert failing(call, config, max_retries=0).code == "redirect_refused"
+
 
 class TestOtherHosts:
     """A request to a URL outside the base URL carries no credential of the configuration."""

@@ -281,11 +281,13 @@ def test_content_length_matches_each_of_several_bodies_with_equal_headers() -> N
 
 
 def test_headers_are_prepared_once_for_bodies_of_any_length() -> None:
-    where = destination()
+    where, headers = destination(), {"Authorization": "Bearer mine"}
     first, second = (
-        where.headers(httpx.Request("POST", CONFIG.base_url, content=body), covered=True) for body in (b"{}", b"[0]")
+        where.headers(httpx.Request("POST", CONFIG.base_url, headers=headers, content=body), covered=True)
+        for body in (b"{}", b"[0]")
     )
     assert first is second
+    assert first.credentials == ("Authorization",)
 
 
 @pytest.mark.parametrize("size", [1, 2_000_000], ids=["small", "large"])
