@@ -24,7 +24,7 @@ from calling import KEY, ROUTE_PATH, chat
 from loopback import COMPLETION, EVENTS, Answer, Loopback, completion, serve
 from proxy import running_proxy
 
-from deepseek_gateway import GatewayConfig, create_async_client, create_client
+from deepseek_gateway import GatewayConfig, create_async_client, create_client, create_http_client
 from deepseek_gateway._connections import KEPT_IDLE, set_keep_alive
 
 if TYPE_CHECKING:
@@ -209,6 +209,20 @@ class TestSockets:
         assert found.pop("TCP_NODELAY")
         wanted = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 6, "TCP_USER_TIMEOUT": 120_000}
         assert found == {name: value for name, value in wanted.items() if hasattr(socket, name)}
+
+    def test_socket_has_its_options_before_it_connects(self, gateway: Loopback, config_at: ConfigAt) -> None:
+        steps: dict[str, Any] = {}
+        with create_http_client(config_at(gateway)) as client:
+            client.send(client.build_request("GET", gateway.url, extensions={"trace": steps.__setitem__}))
+        assert (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1) in steps["connection.connect_tcp.started"]["socket_options"]
+
+    def test_socket_of_the_callers_own_transport_keeps_its_options(
+        self, gateway: Loopback, config_at: ConfigAt
+    ) -> None:
+        options = {"transport": httpx.HTTPTransport()}
+        with create_http_client(config_at(gateway), http_options=options) as client:
+            stream = client.get(gateway.url).extensions["network_stream"]
+            assert not stream.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
 
 
 def test_closed_socket_gets_no_options_and_no_error() -> None:
