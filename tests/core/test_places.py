@@ -211,11 +211,15 @@ class Transport(httpx.MockTransport):
 
 
 class Failing(Transport):
-    """A transport that cannot be closed without an error."""
+    """A transport that cannot be closed without an error, such as that of an event loop that is closed."""
 
     def close(self) -> None:
         super().close()
         raise ConnectionError
+
+    async def aclose(self) -> None:
+        await super().aclose()
+        raise RuntimeError
 
 
 class TestTakingOver:
@@ -274,6 +278,16 @@ class TestTakingOver:
             monkeypatch.setattr(os, "getpid", int)
         asyncio.run(main(close=True))
         assert transport.closed == closed
+
+    def test_closing_an_async_client_hides_that_its_first_event_loop_is_closed(self) -> None:
+        client = GatewayAsyncHttpClient(CONFIG, {}, transport=(transport := Failing()))
+
+        async def main() -> None:
+            await client.get(CONFIG.base_url)
+
+        asyncio.run(main())
+        asyncio.run(client.aclose())
+        assert transport.closed == 1
 
     def test_each_event_loop_gets_one_client_that_is_dropped_in_the_next(self) -> None:
         made: list[weakref.ref[Any]] = []
