@@ -186,6 +186,7 @@ def request(method: str = "POST", url: str = CONFIG.base_url, config: GatewayCon
         ("https://ai.example.com/v1/acct/gw/deepseek/..%2fopenai/models", False),
         ("https://ai.example.com/v1/acct/gw/deepseek/%2E./openai", False),
         ("https://ai.example.com/v1/acct/gw/deepseek/..%5copenai", False),
+        ("https://ai.example.com/v1/acct/gw/deepseek/..\\openai", False),
     ],
 )
 def test_credentials_go_only_to_urls_under_the_base_url(url: str, covered: bool) -> None:
