@@ -29,13 +29,13 @@ NOT_ENFORCED = (
 _INSTRUCTION = "Answer with one JSON object that conforms to this JSON Schema, and with nothing else:"
 
 
-def rows_for(path: bytes, body: bytes, config: GatewayConfig) -> tuple[Row, ...]:
+def rows_for(path: str, body: bytes, config: GatewayConfig) -> tuple[Row, ...]:
     """List the rows that may change a JSON body sent to this path. If there are none, the body is not parsed."""
     if not config.adapt:
         return ()
-    if path.endswith(b"/chat/completions"):
+    if path.endswith("/chat/completions"):
         return CHAT if config.thinking is not None or _SIGNS.search(body) else ()
-    return RESPONSES if config.thinking is False and path.endswith(b"/responses") else ()
+    return RESPONSES if config.thinking is False and path.endswith("/responses") else ()
 
 
 def adapted_model(model: str, config: GatewayConfig) -> str:

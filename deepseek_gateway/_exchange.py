@@ -65,7 +65,9 @@ class Exchange:
         self.direct = direct
         self.outage: str | None = None
         """Why the gateway was not reached. Blank: it has answered."""
-        self.covered = destination.covers(request.url)
+        below = destination.below(request.url)
+        self.covered = below is not None
+        self._path = (below or "").partition("?")[0]
         self.destination = destination
         self.streamed = streamed
         self._span = recording_span() if self.covered and destination.config.route != "direct" else None
@@ -90,7 +92,7 @@ class Exchange:
         body, stream = loaded_body(request), request.stream
         parts: Parts = () if body is None else (body,)
         if self.covered and body and prepared.is_json:
-            parts, adapted = body_to_send(config, request.url.raw_path.partition(b"?")[0], body)
+            parts, adapted = body_to_send(config, self._path, body)
             if adapted:
                 self._note_adapted(adapted)
         length = sum(map(len, parts))
@@ -170,7 +172,7 @@ class Exchange:
         if success and self._recorders and self._call:
             self._call.usage = usage_in(response.content)
         given = self._success(response) if success else self._failure(response)
-        if not isinstance(given.stream, CheckedBody):
+        if self._call and not isinstance(given.stream, CheckedBody):
             self._ended()
         return given
 
@@ -217,7 +219,7 @@ class Exchange:
 
     @property
     def _asks_a_model(self) -> bool:
-        return self.request.method == "POST" and self.request.url.path.endswith(("/completions", "/responses"))
+        return self.request.method == "POST" and self._path.endswith(("/completions", "/responses"))
 
     def _not(self, response: httpx.Response, wanted: str) -> httpx.Response:
         settle_charset(response)
@@ -229,7 +231,7 @@ class Exchange:
         end = None
         is_stream = _content_type(response).startswith(_EVENT_STREAM) or asks_for_a_stream(self.request)
         if is_stream and self._asks_a_model:
-            end = TerminalEvent() if self.request.url.path.endswith("/responses") else DoneMark()
+            end = TerminalEvent() if self._path.endswith("/responses") else DoneMark()
         elif self._call is None:
             return response
         timeouts = self.outgoing.extensions.get("timeout", {})
@@ -270,8 +272,7 @@ class Exchange:
         call = self._call  # of several times only the first counts
         if call and call.elapsed is None:
             call.elapsed = perf_counter() - self._started
-            path = self.request.url.raw_path.partition(b"?")[0][len(self.destination.path) :]
-            log_call(call, f"{self.request.method} {path.decode('ascii', 'replace')}", error)
+            log_call(call, f"{self.request.method} {self._path}", error)
 
 
 def _content_type(response: httpx.Response) -> str:

@@ -62,12 +62,13 @@ class Fallback:
         That needs a key of the caller's own, a model of DeepSeek's, and a body that can be sent a second time.
         """
         body, key, model = loaded_body(request), self._own_key(request), model_named(request)
-        if body is None or not key or not model or not self._home.covers(request.url):
+        below = self._home.below(request.url)
+        if body is None or not key or not model or below is None:
             return None
         config = self.destination.config
         if "/" in adapted_model(model, config).removeprefix("deepseek/"):
             return None
-        url = httpx.URL(config.base_url + request.url.raw_path[len(self._home.path) :].decode("ascii"))
+        url = httpx.URL(config.base_url + below)
         headers = request.headers.copy()
         headers.pop("cookie", None)  # the gateway's
         headers.update({"host": url.netloc.decode("ascii"), "authorization": f"Bearer {key}"})

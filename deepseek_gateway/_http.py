@@ -87,19 +87,16 @@ class _Seam:
             self._elsewhere = {place: other for place, other in self._elsewhere.items() if place.lives}
         return self._elsewhere.get(here) or self._elsewhere.setdefault(here, self._anew())
 
-    def _exchange(self, request: httpx.Request, *, streamed: bool) -> Exchange:
+    def _exchange(self, fallback: Fallback, request: httpx.Request, *, streamed: bool) -> Exchange:
         """Give the exchange with the gateway, or while the gateway is down with DeepSeek itself."""
-        direct = None
-        if fallback := self._fallback:
-            direct = fallback.request_for(request)
-            if direct and fallback.lasts():
-                return Exchange(direct, fallback.destination, streamed=streamed)
+        direct = fallback.request_for(request)
+        if direct and fallback.lasts():
+            return Exchange(direct, fallback.destination, streamed=streamed)
         return Exchange(request, self._destination, streamed=streamed, direct=direct)
 
-    def _after(self, exchange: Exchange) -> Exchange | None:
+    def _after(self, fallback: Fallback, exchange: Exchange) -> Exchange | None:
         """Give the exchange with DeepSeek itself that follows one with a gateway that is down."""
-        fallback = self._fallback
-        if not (fallback and exchange.direct and fallback.note(exchange.outage)):
+        if not (exchange.direct and fallback.note(exchange.outage)):
             return None
         return Exchange(exchange.direct, fallback.destination, streamed=exchange.streamed)
 
@@ -119,19 +116,20 @@ class GatewayHttpClient(_Seam, openai.DefaultHttpxClient):
     _transport_class = httpx.HTTPTransport
 
     def send(self, request: httpx.Request, *, stream: bool = False, **options: Any) -> httpx.Response:
-        elsewhere: Self = self._client_at(Place(os.getpid()))
-        if elsewhere is not self:
-            return elsewhere.send(request, stream=stream, **options)
-        exchange = self._exchange(request, streamed=stream)
-        if exchange.direct is None:
-            return self._perform(exchange, options)
+        if self._home is None or self._home.process != os.getpid():
+            elsewhere: Self = self._client_at(Place(os.getpid()))
+            if elsewhere is not self:
+                return elsewhere.send(request, stream=stream, **options)
+        if (fallback := self._fallback) is None:
+            return self._perform(Exchange(request, self._destination, streamed=stream), options)
+        exchange = self._exchange(fallback, request, streamed=stream)
         try:
             response = self._perform(exchange, options)
         except httpx.TransportError:
-            if (following := self._after(exchange)) is None:
+            if (following := self._after(fallback, exchange)) is None:
                 raise
         else:
-            if (following := self._after(exchange)) is None:
+            if (following := self._after(fallback, exchange)) is None:
                 return response
         return self._perform(following, options)
 
@@ -167,16 +165,16 @@ class _AsyncSeam(_Seam):
         elsewhere: Self = self._client_at(Place.here())
         if elsewhere is not self:
             return await elsewhere.send(request, stream=stream, **options)
-        exchange = self._exchange(request, streamed=stream)
-        if exchange.direct is None:
-            return await self._perform(exchange, options)
+        if (fallback := self._fallback) is None:
+            return await self._perform(Exchange(request, self._destination, streamed=stream), options)
+        exchange = self._exchange(fallback, request, streamed=stream)
         try:
             response = await self._perform(exchange, options)
         except httpx.TransportError:
-            if (following := self._after(exchange)) is None:
+            if (following := self._after(fallback, exchange)) is None:
                 raise
         else:
-            if (following := self._after(exchange)) is None:
+            if (following := self._after(fallback, exchange)) is None:
                 return response
         return await self._perform(following, options)
 

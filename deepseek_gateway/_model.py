@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from contextlib import suppress
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from ._adapt import adapt, adapted_model, rows_for
@@ -59,7 +60,7 @@ def _plain_model(body: bytes) -> re.Match[bytes] | None:
     return named[0] if len(named) == 1 and named[0].group(1) is not None else None
 
 
-def body_to_send(config: GatewayConfig, path: bytes, body: bytes) -> tuple[Parts, tuple[str, ...]]:
+def body_to_send(config: GatewayConfig, path: str, body: bytes) -> tuple[Parts, tuple[str, ...]]:
     """Give a JSON body the model name that its route expects, and translate it into DeepSeek's dialect.
 
     The body comes in parts, so that a large one is not copied for its model. If nothing changes, the only part is the
@@ -71,7 +72,7 @@ def body_to_send(config: GatewayConfig, path: bytes, body: bytes) -> tuple[Parts
         model = body[start:end].decode("utf-8", "surrogateescape")
         leads = plain.start() == 1  # elsewhere it may be part of another member, and is neither changed nor refused
         if leads or "/" not in model or config.route not in DEEPSEEK_ONLY:
-            wanted, names = _model_to_send(model, config)
+            wanted, names = _model_to_send(model, config) if config.model else (model_on(config.route, model), ())
             name = wanted.encode("utf-8", "surrogateescape")
             if name == body[start:end]:
                 return (body,), ()
@@ -97,6 +98,7 @@ def _model_to_send(model: str, config: GatewayConfig) -> tuple[str, tuple[str, .
     return model_on(config.route, adapted), () if adapted == model else ("model",)
 
 
+@lru_cache(maxsize=256)
 def model_on(route: Route, model: str) -> str:
     """Give the name under which a route knows a model.
 

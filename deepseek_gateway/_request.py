@@ -68,11 +68,10 @@ class Destination:
     """Where the requests of one client go, and with which headers."""
 
     def __init__(
-        self, config: GatewayConfig, base_url: httpx.URL, explicit_headers: Mapping[str, Any], *, merges: bool = False
+        self, config: GatewayConfig, base_url: httpx.URL, explicit_headers: Mapping[str, Any], *, merges: bool
     ) -> None:
         self.config = config
         self.merges = merges  # whether the chunks of streams are merged
-        self.path = base_url.raw_path
         self._host = base_url.netloc
         self._base_url = str(base_url)
         self._explicit_headers = dict(explicit_headers)
@@ -80,15 +79,19 @@ class Destination:
         self._to_gateway = lru_cache(maxsize=16)(self._headers_to_gateway)
         self.schemas = count()  # of the requests with a JSON schema
 
-    def covers(self, url: httpx.URL) -> bool:
-        """Whether a URL lies under the base URL, by origin and by whole path segments."""
-        text = str(url)
-        if not text.startswith(self._base_url) or text[len(self._base_url) :][:1] not in {"", "/", "?", "#"}:
-            return False
-        if ".." not in text and "%" not in text:
-            return True
-        path = unquote_to_bytes(url.raw_path.partition(b"?")[0])
-        return b".." not in re.split(rb"[/\\]", path)  # once it is resolved, the path would lead out of the base URL
+    def below(self, url: httpx.URL) -> str | None:
+        """Give the path and query of a URL below the base URL, or None if it does not lie there.
+
+        It does if origin and whole path segments agree. A path that would lead out again once it is resolved does not.
+        """
+        text = str(url).partition("#")[0]
+        below = text[len(self._base_url) :]
+        if not text.startswith(self._base_url) or below[:1] not in {"", "/", "?"}:
+            return None
+        if ".." in text or "%" in text:
+            path = unquote_to_bytes(below.partition("?")[0])
+            return None if b".." in re.split(rb"[/\\]", path) else below
+        return below
 
     def headers(self, request: httpx.Request, *, covered: bool) -> PreparedHeaders:
         """Give the headers to send. `Content-Length` is blank, and set for each call."""

@@ -20,8 +20,11 @@ def recording_span() -> Any:
 
     This package never imports OpenTelemetry. A program that has a span has imported it.
     """
-    current: Any = getattr(sys.modules.get("opentelemetry.trace"), "get_current_span", None)
-    if current is None:  # not imported, or another thread has not finished the import
+    trace = sys.modules.get("opentelemetry.trace")
+    if trace is None:
+        return None
+    current: Any = getattr(trace, "get_current_span", None)
+    if current is None:  # another thread has not finished the import
         return None
     span = current()
     return span if span.is_recording() else None

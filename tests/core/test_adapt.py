@@ -12,7 +12,7 @@ from deepseek_gateway import GatewayConfig
 from deepseek_gateway._adapt import CHAT, RESPONSES, adapt
 from deepseek_gateway._model import body_to_send
 
-PATH = b"/v1/acct/my-gateway/deepseek/chat/completions"
+PATH = "/chat/completions"
 USER = {"role": "user", "content": "Hi"}
 SCHEMA = {"type": "object", "properties": {"größe": {"type": "integer"}}, "required": ["größe"]}
 FORM = {"type": "json_schema", "json_schema": {"name": "size", "strict": True, "schema": SCHEMA}}
@@ -227,7 +227,7 @@ class TestModel:
     def test_openai_name_becomes_the_configured_model(
         self, name: str, template: str, route: str, expected: str
     ) -> None:
-        for path in (PATH, b"/deepseek/responses", b"/deepseek/beta/completions"):
+        for path in (PATH, "/responses", "/beta/completions"):
             sent, names = body_to_send(config(route=route, model="deepseek-flash"), path, (template % name).encode())
             assert json.loads(b"".join(sent)) == {"model": expected, "messages": []}
             assert names == ("model",)
@@ -252,7 +252,7 @@ class TestModel:
         assert body_to_send(config(route=route, model="deepseek-flash", thinking=False), PATH, sent) == ((sent,), ())
 
 
-@pytest.mark.parametrize("path", [b"/deepseek/beta/completions", b"/deepseek/chat/completions/x"])
+@pytest.mark.parametrize("path", ["/beta/completions", "/chat/completions/x"])
 def test_body_of_another_endpoint_stays(path: bytes) -> None:
     given = json.dumps(body(response_format=FORM, max_completion_tokens=5)).encode()
     assert body_to_send(config(thinking=False), path, given) == ((given,), ())
@@ -272,7 +272,7 @@ class TestResponses:
     )
     def test_thinking_off_becomes_effort_none(self, stated: Any, expected: Any) -> None:
         given = {"model": "deepseek-flash", "input": "Hi", "max_completion_tokens": 5, **stated}
-        sent, names = body_to_send(config(thinking=False), b"/deepseek/responses", json.dumps(given).encode())
+        sent, names = body_to_send(config(thinking=False), "/responses", json.dumps(given).encode())
         assert json.loads(b"".join(sent)) == given | expected
         assert names == tuple(row.name for row in RESPONSES)
 
@@ -289,4 +289,4 @@ class TestResponses:
     )
     def test_other_bodies_stay(self, settings: Any, stated: Any) -> None:
         given = json.dumps({"model": "deepseek-flash", "input": "Hi", **stated}).encode()
-        assert body_to_send(config(**settings), b"/deepseek/responses", given) == ((given,), ())
+        assert body_to_send(config(**settings), "/responses", given) == ((given,), ())
