@@ -22,12 +22,14 @@ from .libraries import PEERS
 from .measure import Bench, Contestant
 from .report import Results, growth_result, judged, markdown, row_result, table
 from .rows import GROWTH, ROWS
+from .scale import asked, relayed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 PEER_ROUNDS = 3
-NAMES = [*(row.name for row in ROWS), *(growth.name for growth in GROWTH)]
+SCALE = {"streams": relayed, "batch": asked}
+NAMES = [*(row.name for row in ROWS), *(growth.name for growth in GROWTH), *SCALE]
 _EPILOG = """rows:
 {names}
 
@@ -54,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--rounds", type=_count, metavar="N", help="rounds of most rows (default: 9)")
     add("--json", type=Path, metavar="FILE", help="write the results as JSON")
     add("--chart", type=Path, metavar="FILE", help="draw the results as SVG")
-    add("--markdown", action="store_true", help="print the table of docs/performance.md")
+    add("--markdown", action="store_true", help="print the tables of the documents")
     add("--from", type=Path, metavar="FILE", dest="source", help="measure nothing; show the results in this file")
     add("--openai", nargs="+", metavar="VERSION", help="openai versions: all rows with the first, handshakes with each")
     add("--venvs", type=Path, metavar="DIR", default=CACHE, help="folder of the environments (default: %(default)s)")
@@ -109,12 +111,13 @@ def measured(options: argparse.Namespace) -> Results:
     for team, other in zip(teams[1:], versions[1:], strict=True):
         rows += [(row.of_version(other), team) for row, _ in rows if row.every_version and row.name in NAMES]
     growths = [growth for growth in GROWTH if growth.name in options.only]
+    scale = [name for name in SCALE if name in options.only]
     if options.quick:
-        slow = [*(row.name for row, _ in rows if row.paused), *(growth.name for growth in growths)]
+        slow = [*(row.name for row, _ in rows if row.paused), *(growth.name for growth in growths), *scale]
         results["skipped"] |= dict.fromkeys(slow, "takes too long for --quick")
-        rows, growths = [(row, team) for row, team in rows if not row.paused], []
+        rows, growths, scale = [(row, team) for row, team in rows if not row.paused], [], []
     paused = [row for row in rows if row[0].paused]
-    announce = _progress(len(rows) - len(paused) + bool(paused) + len(growths))
+    announce = _progress(len(rows) - len(paused) + bool(paused) + len(growths) + len(scale))
 
     with ExitStack() as stack:
         bench = Bench(stack, quick=options.quick)
@@ -134,6 +137,9 @@ def measured(options: argparse.Namespace) -> Results:
             times = max(1, round(rounds * growth.rounds))
             by_size = {size: growth.measure(size)(bench, teams[0], times) for size in growth.sizes}
             results["growth"][growth.name] = growth_result(growth, by_size)
+        for name in scale:
+            announce(name)
+            results[name] = SCALE[name](bench, teams[0], max(1, rounds // 3))
     return results
 
 

@@ -18,9 +18,11 @@ SHOWN = {
     "client-sync": "CPU to make a further client",
     "memory-sync": "Memory of a further client",
     "handshakes": "TLS handshakes in ten calls 6 s apart",
-    "history": "Time of a call with 100 messages",
+    "history": "CPU of a call with 100 messages, opt-in long_history()",
     "call": "CPU of a short call",
     "chunk": "CPU of a streamed chunk",
+    "together-aiohttp": "CPU of a call, 64 at a time, opt-in aiohttp",
+    "paced": "CPU of 150 relayed streams, opt-in merge_chunks",
 }
 
 OURS, PEER, INK, GRID, PAPER = "#c2410c", "#94a3b8", "#1e293b", "#e2e8f0", "#ffffff"

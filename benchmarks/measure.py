@@ -122,10 +122,13 @@ class Bench:
         stack.callback(server.kill)
         self._ports = json.loads(server.stdout.readline() if server.stdout else "")
 
-    def worker(self, contestant: Contestant, work: str, options: Mapping[str, Any], port: str) -> Worker:
-        """Start an interpreter for a kind of work against one of the server's ports."""
+    def worker(
+        self, contestant: Contestant, work: str, options: Mapping[str, Any], port: str = "plain", *, pinned: bool = True
+    ) -> Worker:
+        """Start an interpreter for a kind of work against one of the server's ports, on the core of the workers."""
         url = f"http{'' if port == 'plain' else 's'}://127.0.0.1:{self._ports[port]}"
-        task = {"library": contestant.library, "work": work, "url": url, "options": options, "core": self._core}
+        task = {"library": contestant.library, "work": work, "url": url, "options": options}
+        task["core"] = self._core if pinned else None
         environment = _environment() | {"BENCHMARKS_CONTROL": str(self._ports["plain"])}
         if port != "plain":
             environment["SSL_CERT_FILE"] = str(self._folder / "authority.pem")

@@ -6,6 +6,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from .rows import row_named
+from .scale import batch_markdown, streams_markdown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,7 +32,7 @@ def row_result(row: Row, figures: Figures) -> Results:
         if name != "bare" and bare:
             scores = row.target.scores(bare, values)
             pairs = [pair for pair in zip(bare, values, strict=False) if all(pair)]
-            costs = [ours / theirs if row.unit != "calls/s" else theirs / ours for theirs, ours in pairs]
+            costs = [theirs / ours if row.target.least else ours / theirs for theirs, ours in pairs]
             libraries[name]["score"] = _rounded([median(scores), min(scores), max(scores)])
             libraries[name]["cost"] = _rounded([median(costs or [0])])[0]
             if name == "ours":
@@ -107,17 +108,20 @@ def table(results: Results) -> str:
         for name, result in one["libraries"].items()
         if "reason" in result
     ]
+    parts += [write(results[name]) for name, write in SCALE.items() if name in results]
     return "\n\n".join(filter(None, [*parts, "\n".join(notes)]))
 
 
+SCALE = {"streams": streams_markdown, "batch": batch_markdown}
 SHOWN_ROWS = (
     *("client-sync", "memory-sync", "idle-clients", "handshakes", "handshakes-streamed", "streams-connections"),
-    *("call", "call-compat", "chunk", "prompt-compat", "together", "together-aiohttp", "history", "import-added"),
+    *("call", "call-compat", "chunk", "prompt-compat", "together", "together-aiohttp", "paced", "proxied", "on-time"),
+    *("history", "import-added"),
 )
 
 
 def markdown(results: Results) -> str:
-    """Write the table of docs/performance.md. The table shows some of the rows."""
+    """Write the table of docs/performance.md, which shows some of the rows, and those that follow it."""
     lines = ["| what | bare `openai` | here | compared, with the range of the rounds | target |", "| --- " * 5 + "|"]
     for name in SHOWN_ROWS:
         if row := results["rows"].get(name):
@@ -125,7 +129,7 @@ def markdown(results: Results) -> str:
             lines.append(
                 f"| {row['what']} | {_value(row, 'bare')} | {_value(row, 'ours')} | {_score(row, 'ours')} | {target} |"
             )
-    return "\n".join(lines)
+    return "\n\n".join(["\n".join(lines), *(write(results[name]) for name, write in SCALE.items() if name in results)])
 
 
 def _value(row: Results, name: str) -> str:

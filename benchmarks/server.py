@@ -6,13 +6,17 @@ Run as `python -m benchmarks.server '["CERTIFICATE", CORE]'`. It prints its port
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
 import re
 import ssl
 import sys
 from collections import Counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 ROUND_TRIP = 0.05
 """Seconds of delay for data sent to the distant port."""
@@ -22,6 +26,9 @@ CHUNKS = 200
 
 PACE = 60
 """Events per second of a paced stream, about the pace of DeepSeek."""
+
+PIECES = {"paced": 1, "proxied": 6}
+"""How many events of a paced stream arrive together, by the caller. A proxy may collect those of 0.1 s."""
 
 _COMMON = {"id": "930c60df-bf64-41c9-a88e-3ec75f81e00e", "created": 1790000000, "model": "deepseek-flash"}
 _USAGE = {"prompt_tokens": 12, "completion_tokens": CHUNKS, "total_tokens": CHUNKS + 12}
@@ -44,23 +51,60 @@ def _events() -> list[bytes]:
     return [b"%x\r\n%s\r\n" % (len(event), event) for event in framed]
 
 
+def _pieces(size: int) -> list[bytes]:
+    """Say what is written at the time of each event, if so many arrive together: nothing, or all of them."""
+    starts = range(0, len(_EVENTS), size)
+    return [piece for start in starts for piece in [*[b""] * (size - 1), b"".join(_EVENTS[start : start + size])]]
+
+
 _HEAD = b"HTTP/1.1 200 OK\r\ndate: Sun, 22 Nov 2026 12:00:00 GMT\r\ncf-aig-log-id: 01HV7XLOG\r\ncf-aig-step: 0\r\n"
 _JSON_HEAD = _HEAD + b"content-type: application/json\r\ncontent-length: %d\r\n\r\n"
 _COMPLETION = _JSON_HEAD % len(_completion()) + _completion()
 _EVENTS, _END = _events(), b"0\r\n\r\n"
 _STREAM_HEAD = _HEAD + b"content-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 _STREAM = _STREAM_HEAD + b"".join(_EVENTS)
+_PACED = {caller: _pieces(size) for caller, size in PIECES.items()}
+
 
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _STREAMED = re.compile(rb'"stream": ?true')
 
 
+class Pacer:
+    """Writes the events of all paced streams. One timer for all of them takes less CPU than the clients do."""
+
+    PHASES = 8  # not all streams get their events at the same moment
+
+    def __init__(self) -> None:
+        """Begin without streams."""
+        self._phases: list[list[tuple[Any, Iterator[bytes]]]] = [[] for _ in range(self.PHASES)]
+        self._next = itertools.cycle(self._phases)
+
+    def add(self, transport: Any, caller: str) -> None:
+        """Begin a stream."""
+        next(self._next).append((transport, iter(_PACED[caller])))
+
+    async def run(self) -> None:
+        """Write each event at its time."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        for number in itertools.count():
+            await asyncio.sleep(began + number / (PACE * self.PHASES) - loop.time())
+            streams = self._phases[number % self.PHASES]
+            for stream in list(streams):
+                transport, pieces = stream
+                if (piece := next(pieces, None)) is None or transport.is_closing():
+                    streams.remove(stream)
+                    piece = _END
+                transport.write(piece)
+
+
 class Connection(asyncio.Protocol):
     """One connection of one caller. The first segment of the path names the caller."""
 
-    def __init__(self, connections: Counter[str]) -> None:
-        """Share the counter among all connections."""
-        self._connections = connections
+    def __init__(self, connections: Counter[str], pacer: Pacer) -> None:
+        """Share the counter and the pacer among all connections."""
+        self._connections, self._pacer = connections, pacer
         self._counted = False
         self._received = bytearray()
         self._transport: Any = None
@@ -96,19 +140,13 @@ class Connection(asyncio.Protocol):
             return
         self._connections[caller] += not self._counted
         self._counted = True
-        if caller == "paced":
+        if caller in _PACED:
             self._transport.write(_STREAM_HEAD)
-            self._pace(asyncio.get_running_loop().time(), 0)
+            self._pacer.add(self._transport, caller)
             return
         self._transport.write(_STREAM if _STREAMED.search(request) else _COMPLETION)
         if _STREAMED.search(request):  # the end of the body follows a moment later, as over a network
             asyncio.get_running_loop().call_later(0.001, self._transport.write, _END)
-
-    def _pace(self, began: float, number: int) -> None:
-        """Write the events of a stream one by one, each at its time."""
-        self._transport.write(_EVENTS[number] if number < len(_EVENTS) else _END)
-        if number < len(_EVENTS):
-            asyncio.get_running_loop().call_at(began + (number + 1) / PACE, self._pace, began, number + 1)
 
 
 async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, delay: float) -> None:
@@ -122,11 +160,12 @@ async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, d
 
 
 async def _serve(certificate: str) -> None:
-    loop, connections = asyncio.get_running_loop(), Counter[str]()
+    loop, connections, pacer = asyncio.get_running_loop(), Counter[str](), Pacer()
+    pacing = asyncio.create_task(pacer.run())
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)
-    plain = await loop.create_server(lambda: Connection(connections), "127.0.0.1", 0)
-    tls = await loop.create_server(lambda: Connection(connections), "127.0.0.1", 0, ssl=context)
+    plain = await loop.create_server(lambda: Connection(connections, pacer), "127.0.0.1", 0)
+    tls = await loop.create_server(lambda: Connection(connections, pacer), "127.0.0.1", 0, ssl=context)
 
     async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Relay bytes to the TLS port and back. Delay the caller's bytes by a round trip."""
@@ -136,6 +175,7 @@ async def _serve(certificate: str) -> None:
     servers = {"plain": plain, "tls": tls, "distant": await asyncio.start_server(relay, "127.0.0.1", 0)}
     print(json.dumps({name: server.sockets[0].getsockname()[1] for name, server in servers.items()}), flush=True)
     await loop.run_in_executor(None, sys.stdin.read)
+    pacing.cancel()
 
 
 if __name__ == "__main__":

@@ -12,11 +12,12 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.libraries import LIBRARIES, PEERS, Bare, Messages, NotOfferedError
+from benchmarks.libraries import KEY, LIBRARIES, MODEL, PEERS, Bare, Messages, NotOfferedError
 from benchmarks.server import CHUNKS, PACE
 
 if TYPE_CHECKING:
@@ -96,20 +97,67 @@ def together(
         yield count / spent if of == "rate" else spent * 1e3 / count
 
 
-def paced(library: Bare, url: str, *, count: int, kind: str = "async", of: str = "cpu") -> Iterator[float]:
-    """Read streams of DeepSeek's pace, all at once: CPU seconds, or the seconds by which the last one ends late."""
-    client, question = library.client(f"{url}/paced", kind), library.question(_conversation(1))
-    loop = asyncio.new_event_loop()
-
-    async def streams(count: int) -> None:
-        await asyncio.gather(*(library.stream_async(client, question) for _ in range(count)))
-
-    loop.run_until_complete(streams(1))
+def paced(library: Bare, url: str, *, count: int, kind: str = "async", caller: str = "paced") -> Iterator[float]:
+    """Read streams of DeepSeek's pace, all at once: CPU seconds, and then by how many seconds the last one was late."""
+    streams = _Streams(library, f"{url}/{caller}", kind)
     while True:
+        yield from streams.read(count)
+
+
+def on_time(library: Bare, url: str, *, kind: str = "async", step: int = 25, most: int = 600) -> Iterator[float]:
+    """Find the most streams of DeepSeek's pace of which the last one is less than a second late."""
+    streams = _Streams(library, f"{url}/paced", kind)
+    while True:
+        few, many = 0, most // step + 1
+        while many - few > 1:
+            middle = (few + many) // 2
+            _, late = streams.read(middle * step)
+            few, many = (middle, many) if late < 1 else (few, middle)
+        yield few * step
+
+
+class _Streams:
+    """Streams of DeepSeek's pace, relayed by one client in one event loop."""
+
+    def __init__(self, library: Bare, url: str, kind: str) -> None:
+        self._library, self._loop = library, asyncio.new_event_loop()
+        self._client, self._question = library.client(url, kind), library.question(_conversation(1))
+        self.read(1)
+
+    def read(self, count: int) -> tuple[float, float]:
+        """Read streams to their ends: CPU seconds, and the seconds by which the last one was late."""
+
+        async def streams() -> None:
+            one = self._library.stream_async
+            await asyncio.gather(*(one(self._client, self._question) for _ in range(count)))
+
         before, began = time.process_time(), time.perf_counter()
-        loop.run_until_complete(streams(count))
-        spent, took = time.process_time() - before, time.perf_counter() - began
-        yield spent if of == "cpu" else took - (CHUNKS + 2) / PACE
+        self._loop.run_until_complete(streams())
+        return time.process_time() - before, time.perf_counter() - began - (CHUNKS + 2) / PACE
+
+
+def batch(_library: Bare, url: str, *, count: int, script: str) -> Iterator[float]:
+    """Ask a batch file with a program of `examples/`: prompts per second, without the start of the program."""
+    examples = Path(__file__).parents[1] / "examples"
+    body = {"model": MODEL, "messages": _conversation(1)}
+    lines = [{"custom_id": f"{n}", "method": "POST", "url": "/v1/chat/completions", "body": body} for n in range(count)]
+    environment = os.environ | {"DEEPSEEK_GATEWAY_ENDPOINT": url, "CF_AIG_TOKEN": KEY, "DEEPSEEK_API_KEY": KEY}
+    while True:
+        with tempfile.TemporaryDirectory() as folder:
+            given, output = Path(folder, "input.jsonl"), Path(folder, "output.jsonl")
+            given.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+            command = [sys.executable, str(examples / script), str(given), str(output)]
+            with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as run:
+                first = last = (0, 0.0)
+                while run.poll() is None or last[0] < count:
+                    written = output.read_bytes().count(b"\n") if output.exists() else 0
+                    if written > last[0]:
+                        last = written, time.perf_counter()
+                        first = first if first[0] else last
+                    elif run.poll() is not None:
+                        raise RuntimeError(run.stderr.read().decode().strip().splitlines()[-1] if run.stderr else "")
+                    time.sleep(0.02)
+        yield (last[0] - first[0]) / (last[1] - first[1])
 
 
 def connections(
@@ -165,7 +213,8 @@ def _first(library: Bare, url: str, kind: str) -> Any:
     return library.client(url, kind)
 
 
-WORK = {work.__name__: work for work in (clients, memory, calls, chunks, together, paced, connections, importing)}
+WORKS = (clients, memory, calls, chunks, together, paced, on_time, batch, connections, importing)
+WORK = {work.__name__: work for work in WORKS}
 
 
 def _conversation(count: int, size: int = 60) -> Messages:

@@ -10,8 +10,9 @@ import pytest
 
 from benchmarks.__main__ import main
 from benchmarks.libraries import LIBRARIES, Bare
-from benchmarks.report import judged, table
+from benchmarks.report import judged, markdown, table
 from benchmarks.rows import GROWTH, ROWS, Growth, Target
+from benchmarks.scale import RELAYS
 
 
 def results(**libraries: Any) -> dict[str, Any]:
@@ -74,6 +75,15 @@ def test_table_lists_skipped_rows_and_missing_figures() -> None:
     assert "1 [0.99 to 1.01] x  at most 1.02 x  met" in text
     assert "skipped: chunk: no time" in text
     assert "not measured: a call: litellm: has no client objects" in text
+
+
+def test_tables_of_streams_and_batches_show_their_figures() -> None:
+    streams = {"150": {name: [4.56, 1.25] for name in RELAYS}}
+    found = results(ours=OURS) | {"streams": streams, "batch": {"batch.py": 441.0, "batch_ray.py": "no module ray"}}
+    for text in (table(found), markdown(found)):
+        assert "| 150 " + "| 4.56 s CPU, 1.2 s late " * 4 + "|" in text
+        assert "| one process, `examples/batch.py` | 441 |" in text
+        assert "| Ray with two actors, `examples/batch_ray.py` | no module ray |" in text
 
 
 def test_stored_results_are_judged_by_the_current_targets() -> None:

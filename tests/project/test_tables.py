@@ -184,6 +184,7 @@ def test_programs_table_has_seven_commands_that_nox_runs() -> None:
     assert all("deepseek-gateway run -- " in command for command in programs.WRITTEN.values())
 
 
-def test_speed_table_matches_stored_results_and_targets() -> None:
+def test_tables_of_speed_match_stored_results_and_targets() -> None:
     results = json.loads((ROOT / "benchmarks" / "results.json").read_text("utf-8"))
-    assert markdown(judged(results)) in PAGES["performance"], "benchmarks/README.md says how to update it"
+    for part in markdown(judged(results)).split("\n\n"):
+        assert part in PAGES["performance"], "benchmarks/README.md says how to update it"
