@@ -172,7 +172,7 @@ class LiteLLM(Peer):
 class LangchainOpenai(Peer):
     """A chat model with a sync and an async client. It accepts messages as dictionaries."""
 
-    requirements: tuple[str, ...] = ("langchain-openai==1.7.3", "openai==3.54.0")
+    requirements: tuple[str, ...] = ("langchain-openai==1.7.3", "openai==3.57.0")
     imported = "langchain_openai"
 
     def make(self, url: str, kind: str) -> Any:  # noqa: ARG002  # one object serves both kinds
@@ -211,7 +211,7 @@ class LangchainDeepseek(LangchainOpenai):
 class PydanticAI(Peer):
     """A model without an agent. Its sync calls run an event loop, as in the library itself."""
 
-    requirements = ("pydantic-ai-slim[openai]==2.68.0", "openai==3.54.0")
+    requirements = ("pydantic-ai-slim[openai]==2.68.0", "openai==3.57.0")
     imported = "pydantic_ai.models.openai"
 
     def __init__(self) -> None:
