@@ -22,14 +22,13 @@ from .libraries import PEERS
 from .measure import Bench, Contestant
 from .report import Results, growth_result, judged, markdown, row_result, table
 from .rows import GROWTH, ROWS
-from .scale import asked, relayed
+from .scale import PARTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 PEER_ROUNDS = 3
-SCALE = {"streams": relayed, "batch": asked}
-NAMES = [*(row.name for row in ROWS), *(growth.name for growth in GROWTH), *SCALE]
+NAMES = [*(row.name for row in ROWS), *(growth.name for growth in GROWTH), *PARTS]
 _EPILOG = """rows:
 {names}
 
@@ -111,7 +110,7 @@ def measured(options: argparse.Namespace) -> Results:
     for team, other in zip(teams[1:], versions[1:], strict=True):
         rows += [(row.of_version(other), team) for row, _ in rows if row.every_version and row.name in NAMES]
     growths = [growth for growth in GROWTH if growth.name in options.only]
-    scale = [name for name in SCALE if name in options.only]
+    scale = [name for name in PARTS if name in options.only]
     if options.quick:
         slow = [*(row.name for row, _ in rows if row.paused), *(growth.name for growth in growths), *scale]
         results["skipped"] |= dict.fromkeys(slow, "takes too long for --quick")
@@ -139,7 +138,7 @@ def measured(options: argparse.Namespace) -> Results:
             results["growth"][growth.name] = growth_result(growth, by_size)
         for name in scale:
             announce(name)
-            results[name] = SCALE[name](bench, teams[0], max(1, rounds // 3))
+            results[name] = PARTS[name][0](bench, teams[0], max(1, rounds // 3))
     return results
 
 

@@ -6,7 +6,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from .rows import row_named
-from .scale import batch_markdown, streams_markdown
+from .scale import written
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -108,11 +108,10 @@ def table(results: Results) -> str:
         for name, result in one["libraries"].items()
         if "reason" in result
     ]
-    parts += [write(results[name]) for name, write in SCALE.items() if name in results]
+    parts += written(results)
     return "\n\n".join(filter(None, [*parts, "\n".join(notes)]))
 
 
-SCALE = {"streams": streams_markdown, "batch": batch_markdown}
 SHOWN_ROWS = (
     *("client-sync", "memory-sync", "idle-clients", "handshakes", "handshakes-streamed", "streams-connections"),
     *("call", "call-compat", "chunk", "prompt-compat", "together", "together-aiohttp", "paced", "proxied", "on-time"),
@@ -129,7 +128,7 @@ def markdown(results: Results) -> str:
             lines.append(
                 f"| {row['what']} | {_value(row, 'bare')} | {_value(row, 'ours')} | {_score(row, 'ours')} | {target} |"
             )
-    return "\n\n".join(["\n".join(lines), *(write(results[name]) for name, write in SCALE.items() if name in results)])
+    return "\n\n".join(["\n".join(lines), *written(results)])
 
 
 def _value(row: Results, name: str) -> str:

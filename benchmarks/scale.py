@@ -67,8 +67,13 @@ def _turns(worker: Worker, turns: int) -> list[float]:
     return figures
 
 
+def written(results: dict[str, Any]) -> list[str]:
+    """Write the table of each part that was measured."""
+    return [write(results[name]) for name, (_, write) in PARTS.items() if name in results]
+
+
 def streams_markdown(streams: dict[str, dict[str, Any]]) -> str:
-    """Write the table of docs/streams.md."""
+    """Write the table of the streams in docs/performance.md."""
     lines = [f"| streams | {' | '.join(RELAYS)} |", "| --- " * (len(RELAYS) + 1) + "|"]
     for count, of in streams.items():
         cells = [f"{of[name][0]:.3g} s CPU, {max(of[name][1], 0):.1f} s late" for name in RELAYS]
@@ -83,3 +88,7 @@ def batch_markdown(batch: dict[str, Any]) -> str:
         shown = f"{figure:.0f}" if isinstance(figure, float) else figure
         lines.append(f"| {BATCHES[script]}, `examples/{script}` | {shown} |")
     return "\n".join(lines)
+
+
+PARTS = {"streams": (relayed, streams_markdown), "batch": (asked, batch_markdown)}
+"""The parts by their names in the results: how each is measured, and how its table is written."""

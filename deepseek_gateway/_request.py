@@ -34,6 +34,7 @@ _OPENAI_ONLY = {b"openai-organization", b"openai-project", *(f"x-stainless-{part
 _AMBIENT_LINES = [(name, variable.header) for name, variable in OPENAI_VARIABLES.items() if variable.header]
 # The values to restore when OPENAI_CUSTOM_HEADERS replaced a header of the SDK's own.
 _SDK_OWN = {b"accept": b"application/json", b"content-type": b"application/json", b"user-agent": b"OpenAI/Python"}
+_NOTHING: Ambient = frozenset()  # one for all clients
 _SDK_AGENT = re.compile(rb"\w*OpenAI/Python")
 
 
@@ -66,6 +67,8 @@ class PreparedHeaders(NamedTuple):
 
 class Destination:
     """Where the requests of one client go, and with which headers."""
+
+    __slots__ = ("_ambient", "_base_url", "_explicit_headers", "_host", "_to_gateway", "config", "merges", "schemas")
 
     def __init__(
         self, config: GatewayConfig, base_url: httpx.URL, explicit_headers: Mapping[str, Any], *, merges: bool
@@ -187,7 +190,7 @@ def ambient_headers(environ: Mapping[str, str], explicit: Mapping[str, Any]) -> 
         if value := environ.get(variable):
             lines += template.format(value).split("\n")
     if not lines:
-        return frozenset()
+        return _NOTHING
     parts = (line.partition(":") for line in lines)
     found = {(name.strip().lower(), value.strip()) for name, colon, value in parts if colon}
     found -= {(name.lower(), value) for name, value in explicit.items()}
