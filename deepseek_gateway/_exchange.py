@@ -22,7 +22,8 @@ from ._response import (
     explain,
     final,
     hidden_fault,
-    may_be_an_answer,
+    is_a_completion,
+    json_object,
     may_hold_a_fault,
     not_an_answer,
     redirect_refused,
@@ -199,6 +200,8 @@ class Exchange:
     def _success(self, response: httpx.Response) -> httpx.Response:
         """Look for an error in a successful response, and make a stream of one that should have been a stream."""
         body = response.content
+        if is_a_completion(body) and not self.streamed:
+            return response
         if may_hold_a_fault(body):
             settle_charset(response)
             if fault := hidden_fault(response.text, self.facts):
@@ -209,7 +212,7 @@ class Exchange:
         if self.streamed and begins_like_events(body):  # whatever it is labelled
             return self._checked(given)
         if not (self.streamed and asks_for_a_stream(self.request)):
-            wrong = not may_be_an_answer(body) and self._asks_a_model
+            wrong = self._asks_a_model and json_object(body) is None
             return self._not(response, "an answer in JSON") if wrong else given
         try:
             events = as_events(json.loads(body))

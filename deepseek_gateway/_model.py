@@ -24,7 +24,7 @@ Parts: TypeAlias = tuple[bytes | memoryview, ...]
 def model_named(request: httpx.Request) -> str | None:
     """Give the model that the body of a request names, if the body is JSON in memory."""
     body = loaded_body(request) or b""
-    plain = _plain_model(body)
+    plain = _LEADING.match(body) or _only_model(body)
     model = plain.group(1).decode("utf-8", "replace") if plain else _members(body).get("model")
     return model if isinstance(model, str) else None
 
@@ -51,12 +51,12 @@ def _members(body: bytes) -> dict[str, Any]:
 
 
 _MODEL = re.compile(rb'"model"(?:: ?"([^"\\]*)")?')
+_LEADING = re.compile(rb'\{"model": ?"([^"\\]*)"')  # openai 3 writes the model first
 
 
-def _plain_model(body: bytes) -> re.Match[bytes] | None:
+def _only_model(body: bytes) -> re.Match[bytes] | None:
     """Find the model in a body that names only one. Reading a large body as JSON takes three times its memory."""
-    leading = _MODEL.match(body, 1)  # openai 3 writes the model first
-    named = [leading] if leading else list(_MODEL.finditer(body))
+    named = list(_MODEL.finditer(body))
     return named[0] if len(named) == 1 and named[0].group(1) is not None else None
 
 
@@ -67,10 +67,10 @@ def body_to_send(config: GatewayConfig, path: str, body: bytes) -> tuple[Parts, 
     same object. The names say what was translated.
     """
     rows = rows_for(path, body, config)
-    if not rows and (plain := _plain_model(body)):
+    if not rows and (plain := _LEADING.match(body) or _only_model(body)):
         start, end = plain.span(1)
         model = body[start:end].decode("utf-8", "surrogateescape")
-        leads = plain.start() == 1  # elsewhere it may be part of another member, and is neither changed nor refused
+        leads = plain.start() == 0  # elsewhere it may be part of another member, and is neither changed nor refused
         if leads or "/" not in model or config.route not in DEEPSEEK_ONLY:
             wanted, names = _model_to_send(model, config) if config.model else (model_on(config.route, model), ())
             name = wanted.encode("utf-8", "surrogateescape")

@@ -96,13 +96,19 @@ def explain(status: int, headers: Mapping[str, str], text: str, facts: RequestFa
     return _upstream(status, message.strip(), data, facts)
 
 
+def is_a_completion(body: bytes) -> bool:
+    """Whether a body looks like a whole chat completion. Such a body holds no error and is not parsed."""
+    return _has_choices(body) and body.startswith(b"{") and body.endswith(b"}")
+
+
 def may_hold_a_fault(body: bytes) -> bool:
     """Whether a body that came with status 200 needs to be parsed to look for an error."""
-    # A body with `choices` at its top holds none, and looking there is cheaper than searching a long response.
+    return not _has_choices(body) and (b'"error"' in body or b'"success"' in body)
+
+
+def _has_choices(body: bytes) -> bool:
     choices = body.find(b'"choices":', 0, _BEGINNING)
-    if choices > 0 and body.count(b"{", 0, choices) == 1:  # a member of the outermost object
-        return False
-    return b'"error"' in body or b'"success"' in body
+    return choices > 0 and body.count(b"{", 0, choices) == 1  # a member of the outermost object
 
 
 def hidden_fault(text: str, facts: RequestFacts) -> Fault | None:
@@ -124,15 +130,6 @@ def hidden_fault(text: str, facts: RequestFacts) -> Fault | None:
         return fault
     kind, code, param = (None if own.get(key) is None else str(own[key]) for key in ("type", "code", "param"))
     return Fault(status, own["message"], kind or "upstream_error", code, param, original=data)
-
-
-def may_be_an_answer(body: bytes) -> bool:
-    """Whether a successful body may be a JSON object. To read each as JSON would cost a per cent of a call."""
-    try:
-        text = body.decode().strip()
-    except UnicodeDecodeError:
-        text = ""
-    return (text[:1] == "{" and text[-1:] == "}") or json_object(body) is not None
 
 
 def not_an_answer(content_type: str, text: str, facts: RequestFacts, wanted: str) -> Fault:

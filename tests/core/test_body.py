@@ -140,6 +140,9 @@ UNREADABLE: dict[str, tuple[bytes, str]] = {
     "text that ends like JSON": (b"OK}", "OK}"),
     "list": (b"[]", "[]"),
     "cut JSON": (b'{"id": "x", "choi', '{"id": "x", "choi'),
+    "cut completion": (b'{"id": "x", "choices": [{"index"', '{"id": "x", "choices": [{"index"'),
+    "text before a completion": (b'OK {"choices": []}', 'OK {"choices": []}'),
+    "object that is not JSON": (b"{id: 1}", "{id: 1}"),
     "no UTF-8": (b'{"id": "\xff"}', '{"id": "\ufffd"}'),
     "nothing": (b"", "an empty body"),
 }
