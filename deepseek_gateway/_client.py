@@ -59,7 +59,7 @@ def create_async_client(
     *,
     http_options: Mapping[str, Any] | None = None,
     transport: Literal["httpx", "aiohttp"] = "httpx",
-    merge_chunks: bool = False,
+    merge_chunks: bool | float = False,
     **options: Unpack[Options],
 ) -> openai.AsyncOpenAI:
     """Make a stock `openai.AsyncOpenAI` that talks to DeepSeek through Cloudflare AI Gateway.
@@ -71,7 +71,8 @@ def create_async_client(
             time. It takes no socket options, so only the timeout notices a peer that vanished.
         merge_chunks: Whether chunks of a chat stream that arrived together, and differ in their text alone, become one.
             Text, tool calls and usage stay the same. It helps a process that falls behind the streams that it reads. It
-            changes nothing with httpx, which hands over one chunk at a time.
+            changes nothing with httpx, which hands over one chunk at a time. A number also waits that many seconds
+            between two reads of a stream, so that more chunks arrive together. It needs aiohttp.
         **options: As for `create_client()`.
 
     Returns:
@@ -82,10 +83,10 @@ def create_async_client(
         ConfigError: Settings are missing or malformed.
         RuntimeError: aiohttp was asked for and is not installed.
         TypeError: An option is not one of the above.
-        ValueError: The transport is neither httpx nor aiohttp.
+        ValueError: The transport is neither httpx nor aiohttp, or it is httpx and `merge_chunks` a number.
     """
     config, openai_options = _split(config, options)
-    http_client = _async_http_client(config, http_options, openai_options, transport, merges=merge_chunks)
+    http_client = _async_http_client(config, http_options, openai_options, transport, merge_chunks)
     from openai import AsyncOpenAI  # noqa: PLC0415  # as above
 
     return AsyncOpenAI(**_arguments(config, http_client, openai_options))
@@ -184,14 +185,17 @@ def _async_http_client(
     http_options: Mapping[str, Any] | None,
     openai_options: OpenAIOptions,
     transport: str,
-    *,
-    merges: bool = False,
+    merge_chunks: bool | float = False,  # noqa: FBT001, FBT002  # as the caller wrote it
 ) -> Any:
     if transport not in {"httpx", "aiohttp"}:
         raise ValueError(f"transport must be httpx or aiohttp, not {transport!r}")
+    if transport == "httpx" and not isinstance(merge_chunks, bool):
+        reason = "httpx hands over one chunk at a time, so waiting would only delay the stream"
+        raise ValueError(f"merge_chunks={merge_chunks!r} needs transport='aiohttp': {reason}")
     from ._http import GatewayAsyncHttpClient, aiohttp_client_class  # noqa: PLC0415  # it imports openai
 
     client_class: Any = aiohttp_client_class() if transport == "aiohttp" else GatewayAsyncHttpClient
+    merges = None if not merge_chunks else 0.0 if merge_chunks is True else merge_chunks
     return client_class(config, openai_options.get("default_headers") or {}, merges=merges, **(http_options or {}))
 
 

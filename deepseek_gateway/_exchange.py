@@ -240,8 +240,8 @@ class Exchange:
         timeouts = self.outgoing.extensions.get("timeout", {})
         on_line = self._note_usage if self._recorders else None
         watcher = Watcher(partial(self._explain_event, response), on_line, self._ended)
-        merged = MergedChunks() if self.destination.merges and isinstance(end, DoneMark) else None
-        body = CheckedBody(response, end, timeouts, watcher, merged)
+        rest = self.destination.merges if isinstance(end, DoneMark) else None
+        body = CheckedBody(response, end, timeouts, watcher, None if rest is None else MergedChunks(rest))
         if body.decoded:
             return with_body(response, response.status_code, stream=body)
         response.stream = body

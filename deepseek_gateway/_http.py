@@ -60,7 +60,12 @@ class _Seam:
     _transport_class: Any = None
 
     def __init__(
-        self, config: GatewayConfig, explicit_headers: Mapping[str, Any], *, merges: bool = False, **http_options: Any
+        self,
+        config: GatewayConfig,
+        explicit_headers: Mapping[str, Any],
+        *,
+        merges: float | None = None,
+        **http_options: Any,
     ) -> None:
         self._anew = partial(type(self), config, explicit_headers, merges=merges, **http_options)
         self._home: Place | None = None

@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 import json
-import re
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, NamedTuple
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
-Parts: TypeAlias = tuple[dict[str, Any], dict[str, Any], str, str]  # chunk, where its text belongs, its name, the text
-_END_OF_EVENT = re.compile(rb"(\r?\n\r?\n)")
 _CHUNK = {"id", "object", "created", "model", "system_fingerprint", "choices", "usage"}
 _CHOICE = {"index", "delta", "finish_reason", "logprobs"}
 
 
-def _without_text(event: bytes) -> Parts | None:
-    """Take the text out of a chunk, if the chunk holds nothing else of its own."""
-    if not event.startswith(b"data: {") or b"\\ud" in event.lower():  # half a character may be escaped
-        return None
+class _Text(NamedTuple):  # of a chunk that holds nothing else: the rest of the chunk, the place of the text, its parts
+    chunk: dict[str, Any]
+    holder: dict[str, Any]
+    name: str
+    texts: list[str]
+
+    def joined(self) -> bytes:
+        self.holder[self.name] = "".join(self.texts)
+        return b"data: " + json.dumps(self.chunk).encode()
+
+
+def _text_in(event: bytes) -> _Text | None:
     try:
-        chunk = json.loads(event[5:])
+        chunk = json.loads(event[6:].decode() if event.startswith(b"data: {") else "")
         (choice,) = chunk["choices"]
         holder: dict[str, Any] = choice["delta"]
-        (name,) = (key for key, value in holder.items() if value)
+        (name,) = [key for key, value in holder.items() if value]
         plain = name in {"content", "reasoning_content"}
         if name == "tool_calls":
             (call,) = holder[name]
@@ -31,39 +33,38 @@ def _without_text(event: bytes) -> Parts | None:
             plain = call.keys() <= {"index", "function"} and holder.keys() == {name}
         nothing = (chunk.get("usage"), choice.get("finish_reason"), choice.get("logprobs")) == (None, None, None)
         known = chunk.keys() <= _CHUNK and choice.keys() <= _CHOICE
-        return (chunk, holder, name, "" + holder.pop(name)) if plain and nothing and known else None
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        text, holder[name] = holder[name], ""
+        return _Text(chunk, holder, name, [text]) if plain and nothing and known and text.encode() else None
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):  # half a character has no encoding
         return None
+
+
+def _merged(events: list[bytes]) -> list[bytes]:
+    kept: list[tuple[bytes, _Text | None]] = [(b"", None)]
+    for event in events:
+        found, before = _text_in(event), kept[-1][1]
+        if found and before and found.chunk == before.chunk:
+            before.texts.extend(found.texts)
+        else:
+            kept.append((event, found))
+    return [text.joined() if text and len(text.texts) > 1 else event for event, text in kept[1:]]
 
 
 class MergedChunks:
     """Puts consecutive chunks of one network read together if they differ in their text alone.
 
-    All other events pass as the same bytes. An event is passed on when it is whole.
+    Other events pass as the same bytes. An event is passed on when it is whole. Once CR came, all passes as it comes.
     """
 
-    def __init__(self) -> None:
-        self._begun = b""
+    def __init__(self, rest: float = 0) -> None:
+        self.rest = rest  # seconds between two reads of an asynchronous stream
+        self._begun: bytes | None = b""
 
     def feed(self, data: bytes, *, last: bool) -> bytes:
         """Give the events that are whole. What has only begun is kept, unless this is the last of the stream."""
-        *parts, self._begun = _END_OF_EVENT.split(self._begun + data)
-        merged = b"".join(self._merged(zip(parts[::2], parts[1::2], strict=True)))
-        if last:
-            merged, self._begun = merged + self._begun, b""
-        return merged
-
-    def _merged(self, events: Iterable[tuple[bytes, bytes]]) -> Iterator[bytes]:
-        held, texts, before = b"", [""], None
-        for event, end in events:
-            if (parts := _without_text(event)) and before and parts[:3] == before[:3]:
-                texts.append(parts[3])
-                continue
-            yield _joined(before, texts) if before and texts[1:] else held
-            held, texts, before = event + end, [parts[3]] if parts else [], parts
-        yield _joined(before, texts) if before and texts[1:] else held
-
-
-def _joined(parts: Parts, texts: list[str]) -> bytes:
-    parts[1][parts[2]] = "".join(texts)
-    return b"data: %s\n\n" % json.dumps(parts[0], ensure_ascii=False, separators=(",", ":")).encode()
+        if self._begun is None or b"\r" in data:
+            data, self._begun = (self._begun or b"") + data, None
+            return data
+        whole, end, self._begun = (self._begun + data).rpartition(b"\n\n")
+        merged = b"\n\n".join(_merged(whole.split(b"\n\n"))) if b"\n\n" in whole else whole
+        return merged + end + self._begun if last else merged + end

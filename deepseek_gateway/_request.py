@@ -71,10 +71,10 @@ class Destination:
     __slots__ = ("_ambient", "_base_url", "_explicit_headers", "_host", "_to_gateway", "config", "merges", "schemas")
 
     def __init__(
-        self, config: GatewayConfig, base_url: httpx.URL, explicit_headers: Mapping[str, Any], *, merges: bool
+        self, config: GatewayConfig, base_url: httpx.URL, explicit_headers: Mapping[str, Any], *, merges: float | None
     ) -> None:
         self.config = config
-        self.merges = merges  # whether the chunks of streams are merged
+        self.merges = merges  # None, or the seconds between two reads of a stream whose chunks are merged
         self._host = base_url.netloc
         self._base_url = str(base_url)
         self._explicit_headers = dict(explicit_headers)

@@ -8,7 +8,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import openai
-from anyio import move_on_after
+from anyio import move_on_after, sleep
 
 from ._response import json_object, may_hold_a_fault
 
@@ -190,6 +190,8 @@ class CheckedBody(httpx.SyncByteStream, httpx.AsyncByteStream):
                         yield passed
                         if self._end and self._end.reached:
                             return
+                    if self._merged and self._merged.rest:
+                        await sleep(self._merged.rest)
                 if rest := self._passed(self._rest(), last=True):
                     yield rest
         except Exception:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import time
 from typing import TYPE_CHECKING, Any
 
 import openai
@@ -18,6 +19,8 @@ from deepseek_gateway import create_async_client
 from deepseek_gateway._merge import MergedChunks
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from calling import ConfigAt
 
 CHUNK = {"id": "1", "object": "chat.completion.chunk", "created": 1, "model": "deepseek-flash"}
@@ -38,9 +41,9 @@ def merged(*reads: bytes) -> bytes:
     return b"".join(merge.feed(data, last=number == len(reads)) for number, data in enumerate(reads, 1))
 
 
-def compact(event: bytes) -> bytes:
-    """Write an event as DeepSeek does: without spaces, and without escapes."""
-    return b"data: %s\n\n" % json.dumps(json.loads(event[6:]), ensure_ascii=False, separators=(",", ":")).encode()
+def written(event: bytes) -> bytes:
+    """Write an event as a joined one is written: with all characters but ASCII escaped."""
+    return b"data: %s\n\n" % json.dumps(json.loads(event[6:])).encode()
 
 
 class TestRules:
@@ -61,11 +64,11 @@ class TestRules:
 
     @pytest.mark.parametrize(("events", "expected"), ONE.values(), ids=ONE)
     def test_chunks_of_the_same_kind_become_one(self, events: list[bytes], expected: bytes) -> None:
-        assert merged(b"".join(events)) == compact(expected)
+        assert merged(b"".join(events)) == written(expected)
 
     def test_text_before_another_kind_of_chunk_is_kept(self) -> None:
         events = [chunk({"content": each}) for each in "ab"] + [chunk({"reasoning_content": "c"})]
-        assert merged(b"".join(events)) == compact(chunk({"content": "ab"})) + events[-1]
+        assert merged(b"".join(events)) == written(chunk({"content": "ab"})) + events[-1]
 
     TWO: dict[str, tuple[bytes, bytes]] = {
         "content and thinking": (chunk({"content": "a"}), chunk({"reasoning_content": "b"})),
@@ -115,9 +118,12 @@ class TestRules:
     def test_end_of_the_stream_passes_without_a_blank_line(self) -> None:
         assert merged(chunk({"content": "a"}), b"data: [DONE]") == chunk({"content": "a"}) + b"data: [DONE]"
 
-    def test_crlf_ends_an_event(self) -> None:
-        events = [chunk({"content": each}).replace(b"\n", b"\r\n") for each in "ab"]
-        assert merged(b"".join(events)) == compact(chunk({"content": "ab"}))
+    def test_stream_with_crlf_passes_as_it_comes(self) -> None:
+        stream = b"".join(chunk({"content": each}).replace(b"\n", b"\r\n") for each in "ab")
+        for place in range(len(stream)):
+            merge = MergedChunks()
+            passed = [merge.feed(part, last=False) for part in (stream[:place], stream[place:])]
+            assert b"".join(passed) == stream
 
 
 def state(chunks: list[Any]) -> Any:
@@ -151,7 +157,7 @@ def test_synchronous_client_merges_nothing(gateway: Loopback, config_at: ConfigA
 class TestStreams:
     """Over aiohttp, whose reads bring all that has arrived."""
 
-    def read(self, config: Any, *, merge_chunks: bool, transport: str = "aiohttp") -> list[Any]:
+    def read(self, config: Any, *, merge_chunks: bool | float, transport: str = "aiohttp") -> list[Any]:
         async def main() -> list[Any]:
             kind: Any = transport
             async with create_async_client(config, transport=kind, merge_chunks=merge_chunks) as client:
@@ -205,6 +211,23 @@ class TestStreams:
         with pytest.raises(openai.APIConnectionError, match=r"before \[DONE\]"):
             asyncio.run(main())
         assert got == ["Hello"]
+
+    def test_seconds_let_more_arrive_before_the_next_read(self, gateway: Loopback, config_at: ConfigAt) -> None:
+        def pieces() -> Iterator[bytes]:
+            for each in "Hello":
+                yield chunk({"content": each})
+                time.sleep(0.02)
+            yield DONE
+
+        gateway.answer = lambda _: Answer(pieces())
+        config = config_at(gateway)
+        texts = [each.choices[0].delta.content for each in self.read(config, merge_chunks=0.5)]
+        assert texts == ["H", "ello"]
+        assert len(self.read(config, merge_chunks=True)) == 5
+
+    def test_seconds_over_httpx_are_refused(self) -> None:
+        with pytest.raises(ValueError, match=r"merge_chunks=0.1 needs transport='aiohttp': httpx hands over one chunk"):
+            create_async_client(api_key="key", account_id="0" * 32, merge_chunks=0.1)
 
     def test_httpx_hands_over_one_chunk_at_a_time(self, gateway: Loopback, config_at: ConfigAt) -> None:
         gateway.answer = lambda _: Answer((*(chunk({"content": each}) for each in "Hello"), DONE))

@@ -52,6 +52,7 @@ assert_type(create_client(config, route="compat", http_options={"proxy": None}, 
 assert_type(create_client(timeout=openai.Timeout(5), max_retries=0, default_headers=headers), openai.OpenAI)
 assert_type(create_async_client(config, transport="aiohttp", default_query={"q": 1}), openai.AsyncOpenAI)
 assert_type(create_async_client(transport="aiohttp", merge_chunks=True, fallback="direct"), openai.AsyncOpenAI)
+assert_type(create_async_client(transport="aiohttp", merge_chunks=0.1), openai.AsyncOpenAI)
 create_client(fallback="compat")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 create_client(route="universal")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 assert_type(create_client(api_key="key", thinking=False, adapt=None, model="deepseek-flash"), openai.OpenAI)
