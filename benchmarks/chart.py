@@ -22,7 +22,7 @@ SHOWN = {
     "call": "CPU of a short call",
     "chunk": "CPU of a streamed chunk",
     "together-aiohttp": "CPU of a call, 64 at a time, opt-in aiohttp",
-    "paced": "CPU of 150 relayed streams, opt-in merge_chunks",
+    "paced": "CPU of 150 relayed streams, opt-in merge_chunks=0.1",
 }
 
 OURS, PEER, INK, GRID, PAPER = "#c2410c", "#94a3b8", "#1e293b", "#e2e8f0", "#ffffff"

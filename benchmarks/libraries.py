@@ -30,7 +30,7 @@ class Bare:
     def client(self, url: str, kind: str, route: str = "provider") -> Any:
         """Make a client: `sync`, `async`, `aiohttp`, or `environment` for settings from environment variables.
 
-        Ours also has `merging`, which is `aiohttp` with merged chunks.
+        Ours also has `merging`, which is `aiohttp` with merged chunks, and `resting`, which reads ten times a second.
 
         Raises:
             NotOfferedError: The library has no such client.
@@ -100,7 +100,8 @@ class Ours(Bare):
             return create_client(_config(url, route))
         try:
             transport: Any = "httpx" if kind == "async" else "aiohttp"
-            return create_async_client(_config(url, route), transport=transport, merge_chunks=kind == "merging")
+            merge_chunks = {"merging": True, "resting": 0.1}.get(kind, False)
+            return create_async_client(_config(url, route), transport=transport, merge_chunks=merge_chunks)
         except RuntimeError as error:
             raise NotOfferedError(error) from None
 

@@ -91,8 +91,8 @@ def _together(count: int = 128, turns: int = 9, width: int = 64, **options: Any)
     return partial(by_turns, work="together", turns=turns, count=count, width=width, **options)
 
 
-def _paced(caller: str = "paced") -> Measure:
-    return partial(by_turns, work="paced", count=150, caller=caller, ours={"kind": "merging"})
+def _paced(caller: str, kind: str) -> Measure:
+    return partial(by_turns, work="paced", count=150, caller=caller, ours={"kind": kind})
 
 
 PAUSED: Any = {"pause": 6, "port": "distant"}  # the bare client keeps an idle connection for 5 s
@@ -118,8 +118,8 @@ ROWS = (
     Row("prompt", "1 MB prompt, provider route: CPU", "ms", Target("nothing"), _calls(4, size=10**6)),
     Row("together", "async, 64 at a time", "calls/s", Target("ratio", 0.97, least=True), _together()),
     Row("together-aiohttp", "async, 64 at a time, opt-in aiohttp", "calls/s", Target("ratio", 1.6, least=True), _together(ours={"kind": "aiohttp"}), peers=False),
-    Row("paced", "150 relayed streams, opt-in merge_chunks: CPU", "s", Target("ratio", 0.6), _paced(), 1 / 3, peers=False),
-    Row("proxied", "150 relayed streams through a proxy, opt-in merge_chunks: CPU", "s", Target("ratio", 0.4), _paced("proxied"), 1 / 3, peers=False),
+    Row("paced", "150 relayed streams, opt-in merge_chunks=0.1: CPU", "s", Target("ratio", 0.6), _paced("paced", "resting"), 1 / 3, peers=False),
+    Row("proxied", "150 relayed streams through a proxy, opt-in merge_chunks: CPU", "s", Target("ratio", 0.4), _paced("proxied", "merging"), 1 / 3, peers=False),
     Row("on-time", "most relayed streams on time, opt-in merge_chunks", "streams", Target("ratio", 3, least=True), partial(by_turns, work="on_time", ours={"kind": "merging"}), 1 / 3, peers=False),
     Row("history", "history of 100 messages, async, 64 at a time, opt-in long_history()", "calls/s", Target("ratio", 8, least=True), _together(64, 3, messages=100, ours={"long": True})),
     Row("import", "import, alone: wall", "ms", Target("value", 60), partial(by_turns, work="importing")),

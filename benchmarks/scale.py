@@ -19,9 +19,10 @@ RELAYS = {
     "bare `openai`": ("bare", "async"),
     "here": ("ours", "async"),
     '`transport="aiohttp"`': ("ours", "aiohttp"),
-    "with `merge_chunks`": ("ours", "merging"),
+    "with `merge_chunks=True`": ("ours", "merging"),
+    "with `merge_chunks=0.1`": ("ours", "resting"),
 }
-"""By what they are relayed: a library, and its kind of client. The last two are options of ours."""
+"""By what they are relayed: a library, and its kind of client. The last three are options of ours."""
 
 PROMPTS = 2_000
 BATCHES = {"batch.py": "one process", "batch_ray.py": "Ray with two actors"}
