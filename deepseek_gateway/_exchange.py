@@ -172,7 +172,12 @@ class Exchange:
             return self._checked(response)
         if success and self._recorders and self._call:
             self._call.usage = usage_in(response.content)
-        given = self._success(response) if success else self._failure(response)
+        if not success:
+            given = self._failure(response)
+        elif self.streamed or not is_a_completion(response.content):
+            given = self._success(response)
+        else:
+            given = response
         if self._call and not isinstance(given.stream, CheckedBody):
             self._ended()
         return given
@@ -200,8 +205,6 @@ class Exchange:
     def _success(self, response: httpx.Response) -> httpx.Response:
         """Look for an error in a successful response, and make a stream of one that should have been a stream."""
         body = response.content
-        if is_a_completion(body) and not self.streamed:
-            return response
         if may_hold_a_fault(body):
             settle_charset(response)
             if fault := hidden_fault(response.text, self.facts):
