@@ -197,7 +197,7 @@ def test_refused_line_becomes_a_response_with_its_status(run: Callable[..., str]
     ("failure", "code"),
     [
         ({"reset": True}, "APIConnectionError"),
-        ({"body": b"{no JSON}", "headers": {"content-type": "application/json"}}, "JSONDecodeError"),
+        ({"body": b'{"choices": [{}', "headers": {"content-type": "application/json"}}, "JSONDecodeError"),
     ],
 )
 def test_lost_line_becomes_an_error(
