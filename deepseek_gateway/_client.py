@@ -86,7 +86,7 @@ def create_async_client(
         ValueError: The transport is neither httpx nor aiohttp, or it is httpx and `merge_chunks` a number.
     """
     config, openai_options = _split(config, options)
-    http_client = _async_http_client(config, http_options, openai_options, transport, merge_chunks)
+    http_client = _async_http_client(config, http_options, openai_options, transport, merge_chunks=merge_chunks)
     from openai import AsyncOpenAI  # noqa: PLC0415  # as above
 
     return AsyncOpenAI(**_arguments(config, http_client, openai_options))
@@ -185,18 +185,19 @@ def _async_http_client(
     http_options: Mapping[str, Any] | None,
     openai_options: OpenAIOptions,
     transport: str,
-    merge_chunks: bool | float = False,  # noqa: FBT001, FBT002  # as the caller wrote it
+    *,
+    merge_chunks: bool | float = False,
 ) -> Any:
     if transport not in {"httpx", "aiohttp"}:
         raise ValueError(f"transport must be httpx or aiohttp, not {transport!r}")
-    if transport == "httpx" and not isinstance(merge_chunks, bool):
+    if transport == "httpx" and merge_chunks and merge_chunks is not True:
         reason = "httpx hands over one chunk at a time, so waiting would only delay the stream"
         raise ValueError(f"merge_chunks={merge_chunks!r} needs transport='aiohttp': {reason}")
     from ._http import GatewayAsyncHttpClient, aiohttp_client_class  # noqa: PLC0415  # it imports openai
 
     client_class: Any = aiohttp_client_class() if transport == "aiohttp" else GatewayAsyncHttpClient
-    merges = None if not merge_chunks else 0.0 if merge_chunks is True else merge_chunks
-    return client_class(config, openai_options.get("default_headers") or {}, merges=merges, **(http_options or {}))
+    pause = (0 if merge_chunks is True else merge_chunks) if merge_chunks else None
+    return client_class(config, openai_options.get("default_headers") or {}, merge_pause=pause, **(http_options or {}))
 
 
 def _arguments(config: GatewayConfig, http_client: Any, openai_options: OpenAIOptions) -> dict[str, Any]:

@@ -19,11 +19,13 @@ from ._model import asks_for_a_stream, body_to_send, model_sent
 from ._request import RefusedRequestError, loaded_body, request_facts
 from ._response import (
     Fault,
+    content_type,
     explain,
     final,
     hidden_fault,
     is_a_completion,
     json_object,
+    may_be_mislabelled,
     may_hold_a_fault,
     not_an_answer,
     redirect_refused,
@@ -141,7 +143,7 @@ class Exchange:
             self._record(self._call)
         if self._span is not None:
             note_on_span(self._span, headers, self.facts)
-        if success and not (self.streamed and self.request.method == "POST" and _may_be_mislabelled(response)):
+        if success and not (self.streamed and self.request.method == "POST" and may_be_mislabelled(headers)):
             return not self.streamed
         if not response.is_closed:
             seconds = self.outgoing.extensions.get("timeout", {}).get("read")
@@ -172,12 +174,10 @@ class Exchange:
             return self._checked(response)
         if success and self._recorders and self._call:
             self._call.usage = usage_in(response.content)
-        if not success:
-            given = self._failure(response)
-        elif self.streamed or not is_a_completion(response.content):
-            given = self._success(response)
-        else:
+        if success and not self.streamed and is_a_completion(response.content):
             given = response
+        else:
+            given = self._success(response) if success else self._failure(response)
         if self._call and not isinstance(given.stream, CheckedBody):
             self._ended()
         return given
@@ -230,12 +230,12 @@ class Exchange:
     def _not(self, response: httpx.Response, wanted: str) -> httpx.Response:
         settle_charset(response)
         self._hide_echoes(response.headers)
-        return _explained(not_an_answer(_content_type(response), response.text, self.facts, wanted), response)
+        return _explained(not_an_answer(content_type(response.headers), response.text, self.facts, wanted), response)
 
     def _checked(self, response: httpx.Response) -> httpx.Response:
         """Have a body looked at as it passes: an event stream for its end, any body for when it is closed."""
         end = None
-        is_stream = _content_type(response).startswith(_EVENT_STREAM) or asks_for_a_stream(self.request)
+        is_stream = content_type(response.headers).startswith(_EVENT_STREAM) or asks_for_a_stream(self.request)
         if is_stream and self._asks_a_model:
             end = TerminalEvent() if self._path.endswith("/responses") else DoneMark()
         elif self._call is None:
@@ -243,8 +243,8 @@ class Exchange:
         timeouts = self.outgoing.extensions.get("timeout", {})
         on_line = self._note_usage if self._recorders else None
         watcher = Watcher(partial(self._explain_event, response), on_line, self._ended)
-        rest = self.destination.merges if isinstance(end, DoneMark) else None
-        body = CheckedBody(response, end, timeouts, watcher, None if rest is None else MergedChunks(rest))
+        pause = self.destination.merge_pause if isinstance(end, DoneMark) else None
+        body = CheckedBody(response, end, timeouts, watcher, None if pause is None else MergedChunks(pause))
         if body.decoded:
             return with_body(response, response.status_code, stream=body)
         response.stream = body
@@ -279,15 +279,6 @@ class Exchange:
         if call and call.elapsed is None:
             call.elapsed = perf_counter() - self._started
             log_call(call, f"{self.request.method} {self._path}", error)
-
-
-def _content_type(response: httpx.Response) -> str:
-    return str(response.headers.get("content-type", "")).lower()
-
-
-def _may_be_mislabelled(response: httpx.Response) -> bool:
-    """Whether the body may be a stream in spite of its content type."""
-    return _content_type(response).startswith(("application/json", "text/html"))
 
 
 def _warn(text: str, response: httpx.Response) -> None:

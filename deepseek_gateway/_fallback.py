@@ -51,7 +51,9 @@ class Fallback:
         """Go to DeepSeek itself where `home` is down."""
         # A key may be given with a single call. The placeholder is never sent.
         direct = replace(config, route="direct", api_key=config.api_key or PLACEHOLDER)
-        self.destination = Destination(direct, httpx.URL(direct.base_url), explicit_headers, merges=home.merges)
+        self.destination = Destination(
+            direct, httpx.URL(direct.base_url), explicit_headers, merge_pause=home.merge_pause
+        )
         self._home = home
         self._lock = threading.Lock()
         self._until = 0.0

@@ -64,10 +64,10 @@ class _Seam:
         config: GatewayConfig,
         explicit_headers: Mapping[str, Any],
         *,
-        merges: float | None = None,
+        merge_pause: float | None = None,
         **http_options: Any,
     ) -> None:
-        self._anew = partial(type(self), config, explicit_headers, merges=merges, **http_options)
+        self._anew = partial(type(self), config, explicit_headers, merge_pause=merge_pause, **http_options)
         self._home: Place | None = None
         self._elsewhere: dict[Place, Any] = {}
         options = connection_options(http_options, self._transport_class)
@@ -77,7 +77,7 @@ class _Seam:
         # The SDK sends its own of the first two with each call, and replacing a default takes 3 us.
         for name in {"accept", "user-agent", "connection"} - httpx.Headers(http_options.get("headers")).keys():
             del client.headers[name]
-        self._destination = Destination(config, httpx.URL(config.base_url), explicit_headers, merges=merges)
+        self._destination = Destination(config, httpx.URL(config.base_url), explicit_headers, merge_pause=merge_pause)
         self._fallback = Fallback(config, self._destination, explicit_headers) if config.fallback else None
         self._keep_alive_later = "transport" not in options
         # Without an auth of its own, httpx 0.23 would read ~/.netrc, and a login there would hide a stored key.

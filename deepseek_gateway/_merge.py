@@ -53,11 +53,11 @@ def _merged(events: list[bytes]) -> list[bytes]:
 class MergedChunks:
     """Puts consecutive chunks of one network read together if they differ in their text alone.
 
-    Other events pass as the same bytes. An event is passed on when it is whole. Once CR came, all passes as it comes.
+    Other events pass as the same bytes. An event is passed on when it is whole. After a CR, all passes as it comes.
     """
 
-    def __init__(self, rest: float = 0) -> None:
-        self.rest = rest  # seconds between two reads of an asynchronous stream
+    def __init__(self, pause: float = 0) -> None:
+        self.pause = pause  # seconds to wait before an asynchronous stream is read again
         self._begun: bytes | None = b""
 
     def feed(self, data: bytes, *, last: bool) -> bytes:

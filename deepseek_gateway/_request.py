@@ -68,13 +68,27 @@ class PreparedHeaders(NamedTuple):
 class Destination:
     """Where the requests of one client go, and with which headers."""
 
-    __slots__ = ("_ambient", "_base_url", "_explicit_headers", "_host", "_to_gateway", "config", "merges", "schemas")
+    __slots__ = (
+        "_ambient",
+        "_base_url",
+        "_explicit_headers",
+        "_host",
+        "_to_gateway",
+        "config",
+        "merge_pause",
+        "schemas",
+    )
 
     def __init__(
-        self, config: GatewayConfig, base_url: httpx.URL, explicit_headers: Mapping[str, Any], *, merges: float | None
+        self,
+        config: GatewayConfig,
+        base_url: httpx.URL,
+        explicit_headers: Mapping[str, Any],
+        *,
+        merge_pause: float | None,
     ) -> None:
         self.config = config
-        self.merges = merges  # None, or the seconds between two reads of a stream whose chunks are merged
+        self.merge_pause = merge_pause  # None, or the seconds between two reads of a stream whose chunks are merged
         self._host = base_url.netloc
         self._base_url = str(base_url)
         self._explicit_headers = dict(explicit_headers)

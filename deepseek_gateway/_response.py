@@ -51,6 +51,16 @@ def request_id(headers: Mapping[str, str]) -> str | None:
     return headers.get("cf-aig-log-id") or headers.get("x-ds-trace-id") or headers.get("cf-ray")
 
 
+def content_type(headers: Mapping[str, str]) -> str:
+    """Give the content type in lower case, or a blank text."""
+    return headers.get("content-type", "").lower()
+
+
+def may_be_mislabelled(headers: Mapping[str, str]) -> bool:
+    """Whether a body may be a stream in spite of its content type."""
+    return content_type(headers).startswith(("application/json", "text/html"))
+
+
 def redirect_refused(status: int, location: str, facts: RequestFacts) -> Fault:
     """Say that a redirect was not followed. The path of its target could hold a secret and is not shown.
 

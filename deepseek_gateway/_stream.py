@@ -190,8 +190,8 @@ class CheckedBody(httpx.SyncByteStream, httpx.AsyncByteStream):
                         yield passed
                         if self._end and self._end.reached:
                             return
-                    if self._merged and self._merged.rest:
-                        await sleep(self._merged.rest)
+                    if self._merged and self._merged.pause:
+                        await sleep(self._merged.pause)
                 if rest := self._passed(self._rest(), last=True):
                     yield rest
         except Exception:

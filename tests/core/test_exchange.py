@@ -352,7 +352,7 @@ def test_body_is_read_ahead_if_the_sdk_wants_it_whole_or_it_may_be_an_error(
     method: str, url: str, streamed: bool, status: int, kind: str, read: bool
 ) -> None:
     config = GatewayConfig(endpoint="https://ai.example.com", api_key="the-key")
-    destination = Destination(config, httpx.URL(config.base_url), {}, merges=None)
+    destination = Destination(config, httpx.URL(config.base_url), {}, merge_pause=None)
     exchange = Exchange(httpx.Request(method, url), destination, streamed=streamed)
     response = httpx.Response(status, headers={"content-type": kind}, stream=httpx.ByteStream(b"x"))
     assert exchange.received(response) is read
@@ -362,6 +362,8 @@ def test_body_is_read_ahead_if_the_sdk_wants_it_whole_or_it_may_be_an_error(
 def test_body_that_a_transport_has_read_already_is_not_read_ahead() -> None:
     config = GatewayConfig(endpoint="https://ai.example.com", api_key="the-key")
     exchange = Exchange(
-        httpx.Request("POST", OURS), Destination(config, httpx.URL(config.base_url), {}, merges=None), streamed=True
+        httpx.Request("POST", OURS),
+        Destination(config, httpx.URL(config.base_url), {}, merge_pause=None),
+        streamed=True,
     )
     assert exchange.received(httpx.Response(200, json={})) is False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -213,21 +214,34 @@ class TestStreams:
         assert got == ["Hello"]
 
     def test_seconds_let_more_arrive_before_the_next_read(self, gateway: Loopback, config_at: ConfigAt) -> None:
+        begun = threading.Event()
+
         def pieces() -> Iterator[bytes]:
-            for each in "Hello":
+            yield chunk({"content": "H"})
+            begun.wait(10)
+            for each in "ello":
                 yield chunk({"content": each})
                 time.sleep(0.02)
             yield DONE
 
+        async def texts(*, merge_chunks: bool | float) -> list[str]:
+            begun.clear()
+            got: list[str] = []
+            client = create_async_client(config_at(gateway), transport="aiohttp", merge_chunks=merge_chunks)
+            async with client:
+                async for each in await chat(client, stream=True):
+                    got.append(each.choices[0].delta.content)
+                    begun.set()
+            return got
+
         gateway.answer = lambda _: Answer(pieces())
-        config = config_at(gateway)
-        texts = [each.choices[0].delta.content for each in self.read(config, merge_chunks=0.5)]
-        assert texts == ["H", "ello"]
-        assert len(self.read(config, merge_chunks=True)) == 5
+        assert asyncio.run(texts(merge_chunks=0.5)) == ["H", "ello"]
+        assert asyncio.run(texts(merge_chunks=True)) == list("Hello")
 
     def test_seconds_over_httpx_are_refused(self) -> None:
         with pytest.raises(ValueError, match=r"merge_chunks=0.1 needs transport='aiohttp': httpx hands over one chunk"):
             create_async_client(api_key="key", account_id="0" * 32, merge_chunks=0.1)
+        create_async_client(api_key="key", account_id="0" * 32, merge_chunks=0)
 
     def test_httpx_hands_over_one_chunk_at_a_time(self, gateway: Loopback, config_at: ConfigAt) -> None:
         gateway.answer = lambda _: Answer((*(chunk({"content": each}) for each in "Hello"), DONE))

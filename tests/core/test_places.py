@@ -249,7 +249,7 @@ class TestTakingOver:
                 client.get(CONFIG.base_url)
 
     def test_second_event_loop_reads_streams_and_merges_as_the_first(self) -> None:
-        client = GatewayAsyncHttpClient(CONFIG, {}, merges=0.0, transport=Transport())
+        client = GatewayAsyncHttpClient(CONFIG, {}, merge_pause=0.0, transport=Transport())
         asking = client.build_request("POST", f"{CONFIG.base_url}/chat/completions", json={"stream": True})
 
         async def main() -> None:

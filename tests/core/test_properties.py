@@ -169,7 +169,7 @@ def test_a_covered_url_leads_a_server_below_the_base_url(
     start: str, segments: list[str], ending: str, host: str
 ) -> None:
     config = GatewayConfig(endpoint="https://ai.example.com/v1/acct/gw", api_key="deepseek-test-key")
-    destination = Destination(config, httpx.URL(config.base_url), {}, merges=None)
+    destination = Destination(config, httpx.URL(config.base_url), {}, merge_pause=None)
     try:
         url = httpx.URL(host + "/".join((start, *segments)) + ending)
     except httpx.InvalidURL:

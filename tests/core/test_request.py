@@ -152,7 +152,7 @@ CONFIG = GatewayConfig(endpoint="https://ai.example.com/v1/acct/gw", api_key="th
 
 
 def destination(config: GatewayConfig = CONFIG) -> Destination:
-    return Destination(config, httpx.URL(config.base_url), {}, merges=None)
+    return Destination(config, httpx.URL(config.base_url), {}, merge_pause=None)
 
 
 def request(method: str = "POST", url: str = CONFIG.base_url, config: GatewayConfig = CONFIG, **parts: Any) -> Any:
